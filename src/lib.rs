@@ -1,0 +1,2 @@
+//! Vortex, Dragonfly's peer-to-peer protocol for moving large files in pieces.
+pub mod wire;
