@@ -1,0 +1,42 @@
+//! The network below the transports: sockets, supplied from outside.
+//!
+//! Production uses the kernel's; a simulation supplies its own and runs the very same transports on them.
+
+use crate::runtime::BoxFuture;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A source of sockets.
+pub trait Network: Send + Sync + fmt::Debug + 'static {
+    /// Binds a datagram socket for QUIC.
+    #[cfg(feature = "quic")]
+    fn udp(&self, bind: SocketAddr) -> BoxFuture<'_, io::Result<std::sync::Arc<dyn quinn::AsyncUdpSocket>>>;
+
+    /// Listens for byte streams.
+    fn listen(&self, bind: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
+
+    /// Connects a byte stream.
+    fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn ByteStream>>>;
+}
+
+/// Accepts byte streams.
+pub trait Listener: Send {
+    /// The next connection. An error concerns one connection, not the listener: accept again.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn ByteStream>, SocketAddr)>>;
+
+    /// Where this listens.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// An ordered, reliable byte stream in both directions: TCP, or what a world has in its place.
+///
+/// `AsyncWrite::poll_shutdown` sends FIN and leaves the other direction open.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The kernel's socket, where there is one: `sendfile` needs it.
+    #[cfg(feature = "tcp")]
+    fn socket(&self) -> Option<&tokio::net::TcpStream> {
+        None
+    }
+}
