@@ -1,5 +1,7 @@
 //! Vortex, Dragonfly's peer-to-peer protocol for moving large files in pieces.
 
+#[cfg(feature = "config")]
+pub mod config;
 pub mod wire;
 
 #[cfg(feature = "peer")]

@@ -1,1 +1,12 @@
 //! Integration tests: one binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test that fails says where"
+)]
+
+#[cfg(feature = "config")]
+mod config;
