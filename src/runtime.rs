@@ -107,6 +107,7 @@ pub struct JobLost;
 pub use tokio_runtime::TokioRuntime;
 
 #[cfg(feature = "tokio-runtime")]
+#[allow(clippy::disallowed_methods, reason = "this is where the real clock and the real executor enter")]
 mod tokio_runtime {
     use super::{BoxFuture, Runtime, Timer};
     use std::future::Future;
@@ -136,7 +137,6 @@ mod tokio_runtime {
         fn now(&self) -> Instant {
             tokio::time::Instant::now().into_std()
         }
-        #[allow(clippy::disallowed_methods, reason = "this is where the real wall clock enters")]
         fn unix_time(&self) -> Duration {
             SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
         }
