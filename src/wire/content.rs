@@ -1,0 +1,196 @@
+//! ```text
+//!  offset in the value
+//!     0  metadata length   u32   bytes after this field: Length - 4
+//!     4  number            u32
+//!     8  offset            u64
+//!    16  length            u64   content bytes, 0 to 1 GiB; they follow the packet
+//!    24  digest length     u32   d
+//!    28  digest            d bytes of UTF-8
+//!  28+d  parent id length  u32   p
+//!  32+d  parent id         p bytes of UTF-8
+//!   +p   traffic type      u8
+//!   +1   cost              u64   whole seconds
+//!   +8   created at        i64   seconds since the epoch
+//! ```
+
+use super::{Bounded, DecodeError, DigestText, Header, PieceKind, Tag, limits};
+use bytes::BufMut;
+use std::fmt;
+
+/// The number of content bytes of a piece: 0 to 1 GiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct PieceLength(u32);
+
+/// A piece would be larger than any piece may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a piece of {0} bytes, expected at most {max}", max = limits::MAX_PIECE_LEN)]
+pub struct PieceTooLong(pub u64);
+
+impl PieceLength {
+    /// The largest: 1 GiB.
+    pub const MAX: Self = Self(limits::MAX_PIECE_LEN);
+
+    /// The length in bytes.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<u64> for PieceLength {
+    type Error = PieceTooLong;
+    fn try_from(length: u64) -> Result<Self, PieceTooLong> {
+        match u32::try_from(length) {
+            Ok(length) if length <= limits::MAX_PIECE_LEN => Ok(Self(length)),
+            _ => Err(PieceTooLong(length)),
+        }
+    }
+}
+
+impl From<PieceLength> for u64 {
+    fn from(length: PieceLength) -> Self {
+        length.0.into()
+    }
+}
+
+impl fmt::Display for PieceLength {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where the piece came from, as its server tells it. Any value is accepted; it decides nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TrafficType(pub u8);
+
+impl TrafficType {
+    /// From the source of the task.
+    pub const BACK_TO_SOURCE: Self = Self(0);
+    /// From another peer: what a server says of every piece that it sends.
+    pub const REMOTE_PEER: Self = Self(1);
+    /// From this peer itself.
+    pub const LOCAL_PEER: Self = Self(2);
+}
+
+/// The metadata of a piece: the value of a Content packet. The content bytes follow the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metadata<'a> {
+    /// The piece number.
+    pub number: u32,
+    /// Where the server says that the piece begins in its task. Not to be trusted: the client derives it.
+    pub offset: u64,
+    /// How many content bytes follow the packet.
+    pub length: PieceLength,
+    /// The digest of the content bytes, as text; may be empty. [`super::DigestClaim`] reads it.
+    pub digest: Bounded<'a, { limits::MAX_DIGEST_LEN }>,
+    /// Which peer the server has the piece from; may be empty.
+    pub parent_id: Bounded<'a, { limits::MAX_PARENT_ID_LEN }>,
+    /// Where the piece came from.
+    pub traffic_type: TrafficType,
+    /// How long the server took to get the piece, in whole seconds.
+    pub cost: u64,
+    /// When the server got the piece, in seconds since the Unix epoch; may be negative.
+    pub created_at: i64,
+}
+
+impl<'a> Metadata<'a> {
+    /// Bytes of the longest packet that is encoded.
+    pub const MAX_PACKET_LEN: usize = limits::HEADER_LEN
+        + limits::MIN_METADATA_LEN as usize
+        + limits::MAX_DIGEST_LEN
+        + limits::MAX_PARENT_ID_LEN;
+
+    /// Appends the whole packet. At most [`Metadata::MAX_PACKET_LEN`] bytes; allocates nothing beyond what `out` does.
+    pub fn encode(&self, id: u8, kind: PieceKind, out: &mut impl BufMut) {
+        //= VTX-CNT-001
+        let (digest, digest_len) = text(self.digest);
+        let (parent_id, parent_id_len) = text(self.parent_id);
+        let length = limits::MIN_METADATA_LEN + digest_len + parent_id_len;
+        //= VTX-FRM-004
+        out.put_slice(&Header { id, tag: Tag::Content(kind), length }.encode());
+        //= VTX-CNT-002
+        out.put_u32(length - 4);
+        out.put_u32(self.number);
+        out.put_u64(self.offset);
+        out.put_u64(self.length.into());
+        out.put_u32(digest_len);
+        out.put_slice(digest);
+        out.put_u32(parent_id_len);
+        out.put_slice(parent_id);
+        out.put_u8(self.traffic_type.0);
+        out.put_u64(self.cost);
+        //= VTX-CNT-005
+        out.put_i64(self.created_at);
+    }
+
+    /// Reads a value, in the order of the specification's decoding table.
+    pub(super) fn decode(value: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut rest = Fields(value);
+        let metadata_length = rest.u32("metadata length")?;
+        //= VTX-CNT-003
+        if usize::try_from(metadata_length) != Ok(rest.0.len()) {
+            return Err(DecodeError::BadMetadata { field: "metadata length" });
+        }
+        let number = rest.u32("number")?;
+        let offset = rest.u64("offset")?;
+        let length = rest.u64("length")?;
+        //= VTX-CNT-010
+        let length = PieceLength::try_from(length).map_err(|_| DecodeError::BadPieceLength { length })?;
+        let digest = rest.text("the digest")?;
+        let parent_id = rest.text("the parent id")?;
+        let traffic_type = TrafficType(rest.u8("traffic type")?);
+        let cost = rest.u64("cost")?;
+        let created_at = rest.u64("created at")?.cast_signed();
+        //= VTX-CNT-004
+        Ok(Self { number, offset, length, digest, parent_id, traffic_type, cost, created_at })
+    }
+}
+
+impl<'a> From<&'a DigestText> for Bounded<'a, { limits::MAX_DIGEST_LEN }> {
+    fn from(text: &'a DigestText) -> Self {
+        Self::cut(text.as_str())
+    }
+}
+
+/// The bytes of a text and their number. The bounds are far below `u32::MAX`.
+fn text<const MAX: usize>(text: Bounded<'_, MAX>) -> (&[u8], u32) {
+    let bytes = text.as_str().as_bytes();
+    (bytes, u32::try_from(bytes.len()).unwrap_or_default())
+}
+
+/// What is left of a value.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
+        let (bytes, rest) = self.0.split_first_chunk().ok_or(DecodeError::BadMetadata { field })?;
+        self.0 = rest;
+        Ok(*bytes)
+    }
+
+    fn u8(&mut self, field: &'static str) -> Result<u8, DecodeError> {
+        self.take(field).map(u8::from_be_bytes)
+    }
+
+    fn u32(&mut self, field: &'static str) -> Result<u32, DecodeError> {
+        self.take(field).map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self, field: &'static str) -> Result<u64, DecodeError> {
+        self.take(field).map(u64::from_be_bytes)
+    }
+
+    /// A length and as many bytes of text: present, then short enough, then UTF-8.
+    fn text<const MAX: usize>(&mut self, field: &'static str) -> Result<Bounded<'a, MAX>, DecodeError> {
+        let length = self.u32(field)?;
+        let parts = usize::try_from(length).ok().and_then(|length| self.0.split_at_checked(length));
+        let (bytes, rest) = parts.ok_or(DecodeError::BadMetadata { field })?;
+        //= VTX-CNT-013
+        if bytes.len() > MAX {
+            return Err(DecodeError::FieldTooLong { field, length, limit: MAX });
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8 { field })?;
+        self.0 = rest;
+        Ok(Bounded::cut(text))
+    }
+}

@@ -1,0 +1,108 @@
+//! Header and value: one message.
+
+use super::{DecodeError, Download, ErrorMessage, Header, Metadata, PieceKind, Tag, limits};
+use crate::wire::tag::ReservedTag;
+use bytes::BufMut;
+
+/// A packet, borrowed from the bytes that it was decoded from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// Packet id.
+    pub id: u8,
+    /// What it says.
+    pub message: Message<'a>,
+}
+
+/// What a packet says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A request for a piece.
+    Download(Download),
+    /// The metadata of a piece, whose content bytes follow the packet.
+    Content(PieceKind, Metadata<'a>),
+    /// Something that this version gives no meaning to, or an extension.
+    Reserved(ReservedTag, &'a [u8]),
+    /// No more requests on this connection.
+    Close,
+    /// A request failed.
+    Error(ErrorMessage<'a>),
+}
+
+impl<'a> Packet<'a> {
+    /// Decodes the packet at the front of `bytes`; returns it with the bytes that follow.
+    ///
+    /// # Errors
+    /// [`DecodeError`]: the first check of the specification's decoding table that fails.
+    pub fn decode(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), DecodeError> {
+        //= VTX-FRM-010
+        let truncated = |need| DecodeError::Truncated { have: bytes.len(), need };
+        let (header, rest) = bytes.split_first_chunk().ok_or_else(|| truncated(limits::HEADER_LEN))?;
+        let header = Header::decode(*header);
+        header.check()?;
+        //= VTX-FRM-014
+        let length = header.length as usize;
+        let (value, rest) =
+            rest.split_at_checked(length).ok_or_else(|| truncated(limits::HEADER_LEN + length))?;
+        Ok((Self { id: header.id, message: Message::decode(header.tag, value)? }, rest))
+    }
+
+    /// Decodes bytes that hold exactly one packet.
+    ///
+    /// # Errors
+    /// As [`Packet::decode`]; [`DecodeError::TrailingBytes`] when anything follows the packet.
+    pub fn decode_exact(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        match Self::decode(bytes)? {
+            (packet, []) => Ok(packet),
+            //= VTX-FRM-015
+            (_, rest) => Err(DecodeError::TrailingBytes { count: rest.len() }),
+        }
+    }
+
+    /// Appends the packet to `out`: at most [`limits::MAX_PACKET_LEN`] bytes.
+    ///
+    /// What a value holds beyond its known fields (bytes appended to metadata, the value of a Close) is not kept when
+    /// a packet is decoded, and so is not written.
+    pub fn encode(&self, out: &mut impl BufMut) {
+        //= VTX-FRM-001
+        let id = self.id;
+        match self.message {
+            Message::Download(download) => out.put_slice(&download.encode(id)),
+            Message::Content(kind, metadata) => metadata.encode(id, kind, out),
+            Message::Reserved(tag, value) => {
+                let limit = limits::MAX_VALUE_LEN;
+                let length = u32::try_from(value.len()).unwrap_or(limit).min(limit);
+                out.put_slice(&Header { id, tag: Tag::Reserved(tag), length }.encode());
+                out.put_slice(value.get(..length as usize).unwrap_or_default());
+            }
+            //= VTX-CLS-001
+            Message::Close => out.put_slice(&Header { id, tag: Tag::Close, length: 0 }.encode()),
+            Message::Error(error) => error.encode(id, out),
+        }
+    }
+}
+
+impl<'a> Message<'a> {
+    /// Its tag.
+    #[must_use]
+    pub fn tag(&self) -> Tag {
+        match self {
+            Self::Download(download) => Tag::Download(download.kind),
+            Self::Content(kind, _) => Tag::Content(*kind),
+            Self::Reserved(tag, _) => Tag::Reserved(*tag),
+            Self::Close => Tag::Close,
+            Self::Error(_) => Tag::Error,
+        }
+    }
+
+    /// Reads the value of a packet with this tag, whose header was checked.
+    pub(super) fn decode(tag: Tag, value: &'a [u8]) -> Result<Self, DecodeError> {
+        Ok(match tag {
+            Tag::Download(kind) => Self::Download(Download::decode(kind, value)?),
+            Tag::Content(kind) => Self::Content(kind, Metadata::decode(value)?),
+            //= VTX-TAG-002
+            Tag::Reserved(tag) => Self::Reserved(tag, value),
+            Tag::Close => Self::Close,
+            Tag::Error => Self::Error(ErrorMessage::decode(value)?),
+        })
+    }
+}
