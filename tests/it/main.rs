@@ -8,5 +8,8 @@
     reason = "a test that fails says where"
 )]
 
+mod committed;
 #[cfg(feature = "config")]
 mod config;
+mod spec;
+mod traceability;
