@@ -2,6 +2,7 @@
 
 #[cfg(feature = "config")]
 pub mod config;
+pub mod session;
 pub mod wire;
 
 #[cfg(feature = "peer")]

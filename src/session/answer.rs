@@ -1,0 +1,141 @@
+//! An answer with content, as its server sends it.
+
+use crate::wire::{Bounded, Digest, Download, Hasher, Metadata, PieceLength, TrafficType, limits};
+use bytes::{Bytes, BytesMut};
+
+/// What a server knows of a piece that it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PieceFacts {
+    /// Where the piece begins in its task, in bytes.
+    pub offset: u64,
+    /// Bytes of content.
+    pub length: PieceLength,
+    /// The digest of the content.
+    pub digest: Digest,
+    /// Which peer the piece came from; empty for the source.
+    pub parent_id: String,
+    /// How long it took to get, in whole seconds.
+    pub cost: u64,
+    /// When it came, in seconds since the Unix epoch.
+    pub created_at: i64,
+}
+
+/// What has to be done next to send an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnswerStep {
+    /// Send these bytes: the Content packet.
+    Send(Bytes),
+    /// Read content of the piece and send it.
+    Content {
+        /// Where, in bytes from the begin of the piece.
+        offset: u32,
+        /// How many bytes are left from there.
+        length: u32,
+    },
+    /// Everything was sent. On QUIC the stream is finished now.
+    Done,
+}
+
+/// One answer with content: the packet, then exactly the piece's bytes.
+#[derive(Debug)]
+pub struct Answer {
+    head: Option<Bytes>,
+    length: u32,
+    sent: u32,
+    digest: Digest,
+    /// Checks the content on its way out, where it passes through here at all.
+    hasher: Option<Hasher>,
+}
+
+impl Answer {
+    /// The answer to `download` (with packet id `id`) with the piece that `facts` describes.
+    #[must_use]
+    pub fn new(id: u8, download: &Download, facts: &PieceFacts) -> Self {
+        let digest = facts.digest.to_text();
+        //= VTX-FRM-006
+        //= VTX-CNT-006
+        //= VTX-CNT-008
+        //= VTX-CNT-012
+        //= VTX-CNT-014
+        //= VTX-DIG-002
+        let metadata = Metadata {
+            number: download.number,
+            offset: facts.offset,
+            length: facts.length,
+            digest: (&digest).into(),
+            parent_id: Bounded::cut(&facts.parent_id),
+            traffic_type: TrafficType::REMOTE_PEER,
+            cost: facts.cost,
+            created_at: facts.created_at,
+        };
+        let size = limits::HEADER_LEN
+            + limits::MIN_METADATA_LEN as usize
+            + digest.as_str().len()
+            + metadata.parent_id.as_str().len();
+        let mut head = BytesMut::with_capacity(size);
+        //= VTX-TAG-004
+        metadata.encode(id, download.kind, &mut head);
+        Self {
+            head: Some(head.freeze()),
+            length: facts.length.get(),
+            sent: 0,
+            digest: facts.digest,
+            hasher: Some(Hasher::new(facts.digest.algorithm())),
+        }
+    }
+
+    /// What to do next. The Content packet is handed out once.
+    pub fn step(&mut self) -> AnswerStep {
+        //= VTX-CNT-017
+        match self.head.take() {
+            Some(head) => AnswerStep::Send(head),
+            None if self.sent < self.length => {
+                AnswerStep::Content { offset: self.sent, length: self.length - self.sent }
+            }
+            None => AnswerStep::Done,
+        }
+    }
+
+    /// Notes `content`, the next bytes of the piece, as sent, and checks them.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when these are the last bytes and the content does not have its digest, or when they are more than
+    /// the piece has. The answer has to be broken off.
+    pub fn content(&mut self, content: &[u8]) -> Result<(), Corrupt> {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(content);
+        }
+        self.advance(content.len() as u64)?;
+        if self.sent == self.length
+            && let Some(hasher) = self.hasher.take()
+            && hasher.finish() != self.digest
+        {
+            return Err(Corrupt);
+        }
+        Ok(())
+    }
+
+    /// Notes `count` bytes as sent that did not pass through here (`sendfile`), and so can't be checked.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when they are more than the piece has.
+    pub fn passed(&mut self, count: u64) -> Result<(), Corrupt> {
+        self.hasher = None;
+        self.advance(count)
+    }
+
+    fn advance(&mut self, count: u64) -> Result<(), Corrupt> {
+        match u32::try_from(count).ok().and_then(|count| self.sent.checked_add(count)) {
+            Some(sent) if sent <= self.length => {
+                self.sent = sent;
+                Ok(())
+            }
+            _ => Err(Corrupt),
+        }
+    }
+}
+
+/// The stored bytes do not have the digest, or the length, that they should have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the stored content of the piece is damaged")]
+pub struct Corrupt;
