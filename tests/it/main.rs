@@ -13,3 +13,5 @@ mod committed;
 mod config;
 mod spec;
 mod traceability;
+#[cfg(all(feature = "tls", feature = "tcp"))]
+mod transport;

@@ -1,0 +1,150 @@
+//! The kernel's sockets, driven by tokio.
+
+use super::{ByteStream, Listener, Network};
+use crate::runtime::BoxFuture;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// How sockets are set up.
+#[derive(Debug, Clone)]
+pub struct SocketSettings {
+    /// Connections that may wait to be accepted; the kernel refuses those above.
+    ///
+    /// 1024: a burst of a whole cluster fits, and the kernel cuts it to its own limit anyway.
+    pub backlog: u32,
+    /// Silence on a byte stream after which the kernel asks whether the peer is still there.
+    ///
+    /// 60 s: the protocol's deadlines see to streams in use; this one finds peers that vanished from idle ones.
+    pub keepalive: Duration,
+    /// Buffer of a datagram socket for what arrives and for what leaves, each, in bytes.
+    ///
+    /// 4 MiB, about 4 ms at 10 Gb/s: an endpoint has one task, and what arrives while that task does other work
+    /// would be lost and sent again. The kernel cuts it to its own limit (`net.core.rmem_max`, `wmem_max`).
+    pub datagram_buffer: usize,
+    /// Lets several datagram sockets bind the same address; the kernel spreads the connections over them.
+    ///
+    /// Off: a second server on the same port is a mistake unless it was meant.
+    pub reuse_port: bool,
+}
+
+impl Default for SocketSettings {
+    fn default() -> Self {
+        Self {
+            backlog: 1024,
+            keepalive: Duration::from_secs(60),
+            datagram_buffer: 4 << 20,
+            reuse_port: false,
+        }
+    }
+}
+
+/// The kernel's network. Every method must be called within a tokio runtime that has its I/O driver on.
+///
+/// A socket bound to `[::]` takes IPv4 as well, on every system.
+#[derive(Debug, Clone, Default)]
+pub struct TokioNetwork {
+    settings: SocketSettings,
+}
+
+impl TokioNetwork {
+    /// Sockets set up as `settings` say.
+    pub fn new(settings: SocketSettings) -> Self {
+        Self { settings }
+    }
+
+    fn stream(&self, stream: TcpStream) -> io::Result<Box<dyn ByteStream>> {
+        // A request is smaller than a segment and waits for its answer: Nagle's algorithm would only delay it.
+        stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(self.settings.keepalive))?;
+        Ok(Box::new(stream))
+    }
+
+    fn tcp_listener(&self, bind: SocketAddr) -> io::Result<TcpListener> {
+        let socket = socket(bind, Type::STREAM, Protocol::TCP)?;
+        // A server that restarts must not wait for the connections of its predecessor to be forgotten.
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        socket.bind(&bind.into())?;
+        socket.listen(i32::try_from(self.settings.backlog).unwrap_or(i32::MAX))?;
+        TcpListener::from_std(socket.into())
+    }
+
+    #[cfg(feature = "quic")]
+    fn udp_socket(&self, bind: SocketAddr) -> io::Result<std::sync::Arc<dyn quinn::AsyncUdpSocket>> {
+        let socket = socket(bind, Type::DGRAM, Protocol::UDP)?;
+        #[cfg(unix)]
+        socket.set_reuse_port(self.settings.reuse_port)?;
+        socket.set_recv_buffer_size(self.settings.datagram_buffer)?;
+        socket.set_send_buffer_size(self.settings.datagram_buffer)?;
+        socket.bind(&bind.into())?;
+        tracing::debug!(
+            receive = socket.recv_buffer_size().unwrap_or_default(),
+            send = socket.send_buffer_size().unwrap_or_default(),
+            "datagram buffers granted by the kernel",
+        );
+        quinn::Runtime::wrap_udp_socket(&quinn::TokioRuntime, socket.into())
+    }
+}
+
+/// A nonblocking socket for the family of `bind`; one for IPv6 takes IPv4 as well.
+fn socket(bind: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(bind), kind, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    if bind.is_ipv6() {
+        // Some systems refuse; then the socket is for IPv6 only, and still good for that.
+        if let Err(error) = socket.set_only_v6(false) {
+            tracing::debug!(%error, "the socket takes IPv6 only");
+        }
+    }
+    Ok(socket)
+}
+
+impl Network for TokioNetwork {
+    #[cfg(feature = "quic")]
+    fn udp(&self, bind: SocketAddr) -> BoxFuture<'_, io::Result<std::sync::Arc<dyn quinn::AsyncUdpSocket>>> {
+        Box::pin(async move { self.udp_socket(bind) })
+    }
+
+    fn listen(&self, bind: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let listener = self.tcp_listener(bind)?;
+            Ok(Box::new(TokioListener { network: self.clone(), listener }) as Box<dyn Listener>)
+        })
+    }
+
+    fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn ByteStream>>> {
+        Box::pin(async move {
+            let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            self.stream(socket.connect(to).await?)
+        })
+    }
+}
+
+struct TokioListener {
+    network: TokioNetwork,
+    listener: TcpListener,
+}
+
+impl Listener for TokioListener {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn ByteStream>, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, from) = self.listener.accept().await?;
+            // A dual-stack listener sees IPv4 peers under mapped addresses; limits per address must not tell them apart.
+            let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+            Ok((self.network.stream(stream)?, from))
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+impl ByteStream for TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}

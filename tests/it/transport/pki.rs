@@ -1,0 +1,63 @@
+//! Certificates for the tests, and a clock that stands where they need it.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    date_time_ymd,
+};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use std::sync::Arc;
+use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
+use vortex_p2p::transport::tls::{Admission, Authorities, Crypto, Identity, ServerIdentity, ServerTls};
+
+pub fn runtime() -> SharedRuntime {
+    Arc::new(TokioRuntime)
+}
+
+pub fn crypto() -> Crypto {
+    Crypto::new(runtime())
+}
+
+/// A certificate authority.
+pub struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pub authorities: Authorities,
+}
+
+/// When a certificate is valid.
+#[derive(Clone, Copy)]
+pub enum Valid {
+    Now,
+    Before,
+    Later,
+}
+
+impl Ca {
+    pub fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = parameters.self_signed(&key).unwrap();
+        let authorities = Authorities::from_pem(certificate.pem().as_bytes()).unwrap();
+        Self { issuer: Issuer::new(parameters, key), authorities }
+    }
+
+    pub fn issue(&self, name: &str, valid: Valid) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        parameters.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        (parameters.not_before, parameters.not_after) = match valid {
+            Valid::Now => (date_time_ymd(2000, 1, 1), date_time_ymd(4000, 1, 1)),
+            Valid::Before => (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1)),
+            Valid::Later => (date_time_ymd(3999, 1, 1), date_time_ymd(4000, 1, 1)),
+        };
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        Identity::from_der(&crypto(), vec![certificate.der().clone()], key.into()).unwrap()
+    }
+}
+
+pub fn server(identity: Identity, admission: &Admission) -> ServerTls {
+    ServerTls::new(&crypto(), &ServerIdentity::new(identity), admission).unwrap()
+}
