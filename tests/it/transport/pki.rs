@@ -9,30 +9,30 @@ use std::sync::Arc;
 use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
 use vortex_p2p::transport::tls::{Admission, Authorities, Crypto, Identity, ServerIdentity, ServerTls};
 
-pub fn runtime() -> SharedRuntime {
+pub(super) fn runtime() -> SharedRuntime {
     Arc::new(TokioRuntime)
 }
 
-pub fn crypto() -> Crypto {
+pub(super) fn crypto() -> Crypto {
     Crypto::new(runtime())
 }
 
 /// A certificate authority.
-pub struct Ca {
+pub(super) struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    pub authorities: Authorities,
+    pub(super) authorities: Authorities,
 }
 
 /// When a certificate is valid.
 #[derive(Clone, Copy)]
-pub enum Valid {
+pub(super) enum Valid {
     Now,
     Before,
     Later,
 }
 
 impl Ca {
-    pub fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name.push(DnType::CommonName, name);
@@ -42,7 +42,7 @@ impl Ca {
         Self { issuer: Issuer::new(parameters, key), authorities }
     }
 
-    pub fn issue(&self, name: &str, valid: Valid) -> Identity {
+    pub(super) fn issue(&self, name: &str, valid: Valid) -> Identity {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(vec![name.to_owned()]).unwrap();
         parameters.extended_key_usages =
@@ -58,6 +58,6 @@ impl Ca {
     }
 }
 
-pub fn server(identity: Identity, admission: &Admission) -> ServerTls {
+pub(super) fn server(identity: Identity, admission: &Admission) -> ServerTls {
     ServerTls::new(&crypto(), &ServerIdentity::new(identity), admission).unwrap()
 }
