@@ -14,6 +14,7 @@
 //! The content bytes of a piece belong to no packet: they follow a Content packet on the same stream, as many as
 //! [`Metadata::length`] says, and whoever drives a [`Decoder`] takes them out of the input itself.
 
+mod annotate;
 mod content;
 mod decode_error;
 mod decoder;
@@ -28,6 +29,7 @@ mod tag;
 mod task_id;
 mod text;
 
+pub use annotate::{Annotated, Field, FieldValue, annotate};
 pub use content::{Metadata, PieceLength, PieceTooLong, TrafficType};
 pub use decode_error::DecodeError;
 pub use decoder::Decoder;

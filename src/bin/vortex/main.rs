@@ -1,2 +1,58 @@
-//! The `vortex` command.
-fn main() {}
+//! The `vortex` command: a thin dispatcher, one file a subcommand.
+
+mod cli;
+mod decode;
+mod exit;
+
+use clap::{CommandFactory as _, Parser as _};
+use cli::{Cli, Command};
+use exit::{Exit, Failure};
+use std::io::Write as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(cli.output.verbose);
+    match run(&cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => failure.report(cli.output.json),
+    }
+}
+
+fn run(cli: &Cli) -> Result<Exit, Failure> {
+    match &cli.command {
+        Command::Decode(arguments) => decode::run(arguments, &cli.output),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "vortex", &mut script);
+            print(&script)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            print(&page)
+        }
+    }
+}
+
+fn print(text: &[u8]) -> Result<Exit, Failure> {
+    std::io::stdout().write_all(text)?;
+    Ok(Exit::Done)
+}
+
+/// Logs go to stderr, so that stdout holds results only. `RUST_LOG` overrules `-v`.
+fn log_to_stderr(verbose: u8) {
+    use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+    let level = match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(cli::colors(std::io::IsTerminal::is_terminal(&std::io::stderr())))
+        .init();
+}

@@ -1,0 +1,58 @@
+//! What the command line takes. Help, completions and the man page come from these definitions.
+
+use crate::{decode, exit::Exit};
+use clap::{Args, Parser, Subcommand};
+
+/// Moves large files between peers in pieces, over QUIC and TCP.
+#[derive(Debug, Parser)]
+#[command(name = "vortex", version, after_long_help = exit_codes(), propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How results and logs are written. Results go to stdout, everything else to stderr.
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// Write results as JSON, one object a line
+    #[arg(long, global = true, env = "VORTEX_JSON")]
+    pub(crate) json: bool,
+    /// Log more: -v what happens, -vv how, -vvv everything (RUST_LOG overrules it)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, env = "VORTEX_VERBOSE")]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Decode(decode::Arguments),
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(hide = true)]
+    Man,
+}
+
+/// Whether to color what goes to a stream: `NO_COLOR` forbids it, and so does anything but a terminal.
+pub(crate) fn colors(terminal: bool) -> bool {
+    terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn exit_codes() -> String {
+    let codes = Exit::ALL.map(|exit| format!("  {:>3}  {}", exit as u8, exit.meaning()));
+    format!("Exit codes:\n{}", codes.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn definitions_are_consistent() {
+        use clap::CommandFactory as _;
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,131 @@
+//! How the command ends.
+
+use serde::Serialize;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+/// The exit codes: scripts rely on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done = 0,
+    Other = 1,
+    Usage = 2,
+    NotFound = 3,
+    Refused = 4,
+    Corrupt = 5,
+    Network = 6,
+    Unfinished = 7,
+    TimedOut = 8,
+    Disk = 9,
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// Every exit code, in order.
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Done,
+        Self::Other,
+        Self::Usage,
+        Self::NotFound,
+        Self::Refused,
+        Self::Corrupt,
+        Self::Network,
+        Self::Unfinished,
+        Self::TimedOut,
+        Self::Disk,
+        Self::Interrupted,
+    ];
+
+    /// What the code tells.
+    pub(crate) const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Other => "failed for a reason that is none of the others",
+            Self::Usage => "the command line is wrong",
+            Self::NotFound => "a task, a piece or a file is not there",
+            Self::Refused => "refused: a certificate, a limit",
+            Self::Corrupt => "content does not have its digest",
+            Self::Network => "the network failed",
+            Self::Unfinished => "not finished; the same command goes on from there",
+            Self::TimedOut => "took longer than its deadline",
+            Self::Disk => "the disk failed or is full",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// Its name in JSON.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Other => "other",
+            Self::Usage => "usage",
+            Self::NotFound => "not-found",
+            Self::Refused => "refused",
+            Self::Corrupt => "corrupt",
+            Self::Network => "network",
+            Self::Unfinished => "unfinished",
+            Self::TimedOut => "timed-out",
+            Self::Disk => "disk",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A command that failed: why, and what to do about it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Tells it: to people on stderr, to scripts as the last object on stdout. Nobody is left to hear of a failure to
+    /// tell it.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
+        #[derive(Serialize)]
+        struct Event<'a> {
+            event: &'static str,
+            code: &'static str,
+            message: &'a str,
+            hint: Option<&'a str>,
+        }
+        if self.exit == Exit::Done {
+            return self.exit.into();
+        }
+        let hint = self.hint.as_deref();
+        if json {
+            let event = Event { event: "error", code: self.exit.name(), message: &self.message, hint };
+            let _ = writeln!(io::stdout(), "{}", serde_json::to_string(&event).unwrap_or_default());
+        } else {
+            let _ = writeln!(io::stderr(), "error: {}", self.message);
+            if let Some(hint) = hint {
+                let _ = writeln!(io::stderr(), "hint: {hint}");
+            }
+        }
+        self.exit.into()
+    }
+}
+
+/// Failing to write results. A reader that has enough and closes the pipe, as `head` does, is no failure.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let exit = if error.kind() == io::ErrorKind::BrokenPipe { Exit::Done } else { Exit::Disk };
+        Self::new(exit, format!("could not write the result: {error}"))
+    }
+}
