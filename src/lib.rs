@@ -8,4 +8,6 @@ pub mod wire;
 #[cfg(feature = "peer")]
 pub mod runtime;
 #[cfg(feature = "peer")]
+pub mod store;
+#[cfg(feature = "peer")]
 pub mod transport;

@@ -12,6 +12,8 @@ mod committed;
 #[cfg(feature = "config")]
 mod config;
 mod spec;
+#[cfg(feature = "peer")]
+mod store;
 mod traceability;
 #[cfg(all(feature = "tls", feature = "tcp"))]
 mod transport;

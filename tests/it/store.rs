@@ -1,0 +1,4 @@
+//! The stores.
+
+mod contract;
+mod world;
