@@ -1,6 +1,8 @@
 //! What a session needs of a network.
 
 mod net;
+#[cfg(feature = "quic")]
+pub mod quic;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(feature = "tcp")]

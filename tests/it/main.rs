@@ -15,5 +15,5 @@ mod spec;
 #[cfg(feature = "peer")]
 mod store;
 mod traceability;
-#[cfg(all(feature = "tls", feature = "tcp"))]
+#[cfg(all(feature = "quic", feature = "tcp"))]
 mod transport;

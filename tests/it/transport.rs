@@ -1,4 +1,6 @@
 //! The transports over real loopback sockets.
 
+mod handshakes;
 mod pki;
-mod tls_over_tcp;
+mod quic;
+mod tcp;

@@ -12,6 +12,8 @@ pub use identity::{Authorities, Fingerprint, FingerprintError, Identity, ServerI
 pub use refusal::{By, Reason, Refusal};
 pub use server::{Admission, ServerTls};
 pub use stream::{accept, connect};
+#[cfg(feature = "quic")]
+pub(super) use trust::peer_key;
 pub use trust::{ClientTls, Trust};
 
 use crate::runtime::SharedRuntime;

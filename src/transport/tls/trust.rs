@@ -201,15 +201,18 @@ impl ServerCertVerifier for ByKey {
     }
 }
 
-/// The name under which the sessions with `peer` are filed: an address and a port, spelled as a DNS name has to be.
-pub(in crate::transport) fn file_name(peer: SocketAddr) -> ServerName<'static> {
+/// The name under which sessions and tokens of `peer` are filed: an address and a port, spelled as a DNS name has to be.
+pub(in crate::transport) fn peer_key(peer: SocketAddr) -> String {
     let ip = match peer.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,
     };
-    let name = format!("peer-{:032x}-{}", u128::from(ip), peer.port());
+    format!("peer-{:032x}-{}", u128::from(ip), peer.port())
+}
+
+fn file_name(peer: SocketAddr) -> ServerName<'static> {
     // Letters, digits and single hyphens, 48 at most: always a DNS name.
-    DnsName::try_from(name).map_or(ServerName::IpAddress(peer.ip().into()), ServerName::DnsName)
+    DnsName::try_from(peer_key(peer)).map_or(ServerName::IpAddress(peer.ip().into()), ServerName::DnsName)
 }
 
 /// The sessions with one server, in the store of all.

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
 use vortex_p2p::transport::tls::{Admission, Authorities, Crypto, Identity, ServerIdentity, ServerTls};
 
+pub(super) const REQUEST: &[u8] = b"ping";
+pub(super) const ANSWER: &[u8] = b"pong";
+
 pub(super) fn runtime() -> SharedRuntime {
     Arc::new(TokioRuntime)
 }

@@ -1,67 +1,36 @@
-//! Handshakes of TLS over TCP: who is accepted, who is refused, and what each side is told.
+//! Handshakes over both transports: who is accepted, who is refused, and what each side is told.
 
 use super::pki::{Ca, Valid, crypto, server};
-use std::io;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use super::{quic, tcp};
 use vortex_p2p::transport::tls::{
-    self, Admission, By, ClientTls, Identity, Reason, Refusal, ServerIdentity, ServerTls, Trust,
+    Admission, By, ClientTls, Identity, Reason, Refusal, ServerIdentity, ServerTls, Trust,
 };
-use vortex_p2p::transport::{ByteStream, Network, TokioNetwork};
-
-const REQUEST: &[u8] = b"ping";
-const ANSWER: &[u8] = b"pong";
-
-/// One request and its answer; the results of the client and the server.
-async fn exchange(client: &ClientTls, server: &ServerTls) -> (io::Result<()>, io::Result<()>) {
-    let network = TokioNetwork::default();
-    let mut listener = network.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let asking = async {
-        let stream = network.connect(address).await?;
-        let mut stream = tls::connect(client, address, stream).await?;
-        round(&mut stream, REQUEST, ANSWER).await
-    };
-    let answering = async {
-        let (stream, _) = listener.accept().await?;
-        let mut stream = tls::accept(server, stream).await?;
-        let mut request = [0; REQUEST.len()];
-        stream.read_exact(&mut request).await?;
-        assert_eq!(request, REQUEST);
-        stream.write_all(ANSWER).await?;
-        stream.shutdown().await
-    };
-    tokio::join!(asking, answering)
-}
-
-async fn round(stream: &mut Box<dyn ByteStream>, request: &[u8], answer: &[u8]) -> io::Result<()> {
-    stream.write_all(request).await?;
-    stream.flush().await?;
-    let mut read = Vec::new();
-    stream.read_to_end(&mut read).await?;
-    assert_eq!(read, answer);
-    Ok(())
-}
 
 fn client(trust: &Trust, identity: Option<&Identity>) -> ClientTls {
     ClientTls::new(&crypto(), trust, identity).unwrap()
 }
 
+/// What each side is told when one request and its answer are exchanged over either transport.
+async fn exchanges(
+    client: &ClientTls,
+    server: &ServerTls,
+) -> [(Result<(), Refusal>, Result<(), Refusal>); 2] {
+    [tcp::exchange(client, server).await, quic::exchange(client, server).await]
+}
+
 async fn accepted(client: &ClientTls, server: &ServerTls) {
-    let (asked, answered) = exchange(client, server).await;
-    asked.unwrap();
-    answered.unwrap();
+    for told in exchanges(client, server).await {
+        assert_eq!(told, (Ok(()), Ok(())));
+    }
 }
 
 async fn refused(client: &ClientTls, server: &ServerTls, by_client: bool, reason: Reason) {
-    let (asked, answered) = exchange(client, server).await;
-    let told = |result: io::Result<()>| {
-        let error = result.unwrap_err();
-        Refusal::from_io(&error).unwrap_or_else(|| panic!("no refusal: {error:?}"))
-    };
-    let (asked, answered) = (told(asked), told(answered));
-    let (this, other) = if by_client { (asked, answered) } else { (answered, asked) };
-    assert_eq!((this.by, this.reason), (By::This, reason), "{this}");
-    assert_eq!((other.by, other.reason), (By::Peer, reason), "{other}");
+    for (client, server) in exchanges(client, server).await {
+        let (this, other) = if by_client { (client, server) } else { (server, client) };
+        let (this, other) = (this.unwrap_err(), other.unwrap_err());
+        assert_eq!((this.by, this.reason), (By::This, reason), "{this}");
+        assert_eq!((other.by, other.reason), (By::Peer, reason), "{other}");
+    }
 }
 
 #[tokio::test]

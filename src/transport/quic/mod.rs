@@ -1,0 +1,167 @@
+//! QUIC: endpoints on quinn whose sockets, tasks, clock and randomness all come from outside.
+//!
+//! Production and simulation run the same code: an endpoint draws its reset key, its token key, its connection ids and
+//! the seed of its generator from the [`Runtime`](crate::runtime::Runtime), in this order and from nowhere else.
+
+mod code;
+mod dial;
+mod settings;
+mod world;
+
+pub use code::AppCode;
+pub use dial::{DialError, Dialing, EarlyData, QuicClient};
+pub use settings::{Congestion, DatagramSize, DatagramSizeError, QuicSettings};
+pub use world::QuinnRuntime;
+
+use super::Network;
+use super::tls::ServerTls;
+use crate::runtime::SharedRuntime;
+use quinn::crypto::rustls::QuicServerConfig;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use world::{Capped, WallClock, endpoint_config, token_key};
+
+/// The default UDP port of a server.
+pub const PORT: u16 = 4006;
+
+/// A socket with its connections, as a client, a server or both.
+///
+/// One endpoint is one task. To use more cores, bind several to the same address, if the network shares it.
+#[derive(Clone)]
+pub struct QuicEndpoint {
+    endpoint: quinn::Endpoint,
+    runtime: SharedRuntime,
+    network: Arc<dyn Network>,
+    settings: QuicSettings,
+    token_key: Arc<ring::hkdf::Prk>,
+}
+
+impl std::fmt::Debug for QuicEndpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QuicEndpoint").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl QuicEndpoint {
+    /// Binds a socket of `network`. Without `server`, connections of others are refused.
+    ///
+    /// # Errors
+    /// Those of binding, and [`io::ErrorKind::InvalidInput`] where the provider lacks TLS13_AES_128_GCM_SHA256, which
+    /// protects QUIC's first packets.
+    pub async fn bind(
+        runtime: SharedRuntime,
+        network: Arc<dyn Network>,
+        bind: SocketAddr,
+        settings: QuicSettings,
+        server: Option<&ServerTls>,
+    ) -> io::Result<Self> {
+        let config = endpoint_config(&runtime, settings.largest_datagram).map_err(invalid)?;
+        let token_key = token_key(&runtime);
+        let server =
+            server.map(|tls| server_config(&runtime, &settings, tls, token_key.clone())).transpose()?;
+        let socket = socket(&*network, bind, &settings).await?;
+        let world = Arc::new(QuinnRuntime(runtime.clone()));
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(config, server, socket, world)?;
+        Ok(Self { endpoint, runtime, network, settings, token_key })
+    }
+
+    /// Begins a connection to `to`. The caller holds the connect deadline (VTX-LIM-004).
+    ///
+    /// # Errors
+    /// [`DialError::Connect`] where this endpoint is closed or has no way to that address.
+    pub fn dial(&self, client: &QuicClient, to: SocketAddr) -> Result<Dialing, DialError> {
+        client.dial(&self.endpoint, to)
+    }
+
+    /// The next connection attempt; none when the endpoint is closed.
+    ///
+    /// The attempt can be accepted, refused, or asked to validate its address ([`quinn::Incoming::retry`]).
+    pub async fn accept(&self) -> Option<quinn::Incoming> {
+        self.endpoint.accept().await
+    }
+
+    /// Serves as `server` says from now on, or not at all. Connections that exist are not touched.
+    ///
+    /// # Errors
+    /// As of [`bind`](Self::bind).
+    pub fn serve(&self, server: Option<&ServerTls>) -> io::Result<()> {
+        let config = server
+            .map(|tls| server_config(&self.runtime, &self.settings, tls, self.token_key.clone()))
+            .transpose()?;
+        self.endpoint.set_server_config(config);
+        Ok(())
+    }
+
+    /// Closes all connections at once and takes no new ones.
+    pub fn close(&self, code: AppCode, reason: &[u8]) {
+        self.endpoint.close(code.into(), reason);
+    }
+
+    /// Waits until every connection has ended, and its peer has had the time to learn of it.
+    pub async fn wait_idle(&self) {
+        self.endpoint.wait_idle().await;
+    }
+
+    /// Where this endpoint is bound.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// How many connections are open.
+    pub fn open_connections(&self) -> usize {
+        self.endpoint.open_connections()
+    }
+
+    /// Moves to another local address; connections move along where their peers allow it.
+    ///
+    /// # Errors
+    /// Those of binding; the endpoint stays where it is then.
+    pub async fn rebind(&self, bind: SocketAddr) -> io::Result<()> {
+        self.endpoint.rebind_abstract(socket(&*self.network, bind, &self.settings).await?)
+    }
+}
+
+async fn socket(
+    network: &dyn Network,
+    bind: SocketAddr,
+    settings: &QuicSettings,
+) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
+    let socket = network.udp(bind).await?;
+    Ok(Arc::new(Capped { socket, segments: settings.largest_datagram.segments() }))
+}
+
+fn server_config(
+    runtime: &SharedRuntime,
+    settings: &QuicSettings,
+    server: &ServerTls,
+    token_key: Arc<ring::hkdf::Prk>,
+) -> io::Result<quinn::ServerConfig> {
+    let mut tls = rustls::ServerConfig::clone(server.config());
+    // Early data comes before the client's certificate: where one is demanded, there is none. QUIC knows no other
+    // sizes than nothing and everything.
+    //= VTX-QUC-036
+    tls.max_early_data_size = if settings.early_data && !server.demands_identity() { u32::MAX } else { 0 };
+    // rustls refuses application protocols in QUIC where the server has none.
+    //= VTX-QUC-003
+    let tls = QuicServerConfig::try_from(tls).map_err(invalid)?;
+    let mut config = quinn::ServerConfig::new(Arc::new(tls), token_key);
+    let (each, all) = QuicSettings::INCOMING_BUFFER;
+    config
+        .transport_config(Arc::new(settings.server_transport()))
+        .time_source(Arc::new(WallClock(runtime.clone())))
+        //= VTX-QUC-010
+        //= VTX-QUC-011
+        .migration(true)
+        .max_incoming(settings.max_incoming)
+        .incoming_buffer_size(each)
+        .incoming_buffer_size_total(all);
+    Ok(config)
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}

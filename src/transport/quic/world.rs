@@ -1,0 +1,136 @@
+//! quinn's view of the runtime, and every source of randomness and time it takes from outside.
+
+use super::settings::DatagramSize;
+use crate::runtime::{SharedRuntime, Timer};
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncTimer, AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, EndpointConfig, UdpPoller};
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A [`Runtime`](crate::runtime::Runtime) as quinn wants it.
+#[derive(Debug, Clone)]
+pub struct QuinnRuntime(pub SharedRuntime);
+
+#[derive(Debug)]
+struct QuinnTimer(Pin<Box<dyn Timer>>);
+
+impl AsyncTimer for QuinnTimer {
+    fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
+        self.0.as_mut().reset(deadline);
+    }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl quinn::Runtime for QuinnRuntime {
+    fn new_timer(&self, deadline: Instant) -> Pin<Box<dyn AsyncTimer>> {
+        Box::pin(QuinnTimer(self.0.timer(deadline)))
+    }
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        self.0.spawn(task);
+    }
+    fn wrap_udp_socket(&self, _socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "expected a socket from transport::Network"))
+    }
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+}
+
+/// The runtime's wall clock, which judges the age of tokens.
+pub(super) struct WallClock(pub(super) SharedRuntime);
+
+impl quinn::TimeSource for WallClock {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + self.0.unix_time()
+    }
+}
+
+/// `N` bytes from the runtime.
+pub(super) fn random<const N: usize>(runtime: &SharedRuntime) -> [u8; N] {
+    let mut bytes = [0; N];
+    runtime.fill_random(&mut bytes);
+    bytes
+}
+
+/// Connection ids of 8 bytes: enough that nobody guesses one, and the least for each packet to carry.
+struct RandomIds(SharedRuntime);
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&random::<8>(&self.0))
+    }
+    fn cid_len(&self) -> usize {
+        8
+    }
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// The first id by which a client calls a server: 20 bytes, as many as there can be.
+pub(super) fn initial_id(runtime: SharedRuntime) -> Arc<dyn Fn() -> ConnectionId + Send + Sync> {
+    Arc::new(move || ConnectionId::new(&random::<20>(&runtime)))
+}
+
+/// The key that seals tokens for address validation.
+pub(super) fn token_key(runtime: &SharedRuntime) -> Arc<ring::hkdf::Prk> {
+    Arc::new(ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(&random::<64>(runtime)))
+}
+
+/// An endpoint whose ids, keys and generator are drawn from the runtime, and nothing from the system.
+pub(super) fn endpoint_config(
+    runtime: &SharedRuntime,
+    largest: DatagramSize,
+) -> Result<EndpointConfig, quinn::ConfigError> {
+    let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &random::<64>(runtime));
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config.rng_seed(Some(random::<32>(runtime)));
+    let ids = runtime.clone();
+    config.cid_generator(move || Box::new(RandomIds(ids.clone())));
+    // What this peer tries to send, but never less than a peer with Ethernet in mind may send here.
+    config.max_udp_payload_size(largest.bytes().max(1472))?;
+    Ok(config)
+}
+
+/// A socket that is handed no more datagrams at once than the kernel takes.
+#[derive(Debug)]
+pub(super) struct Capped {
+    pub(super) socket: Arc<dyn AsyncUdpSocket>,
+    pub(super) segments: usize,
+}
+
+impl AsyncUdpSocket for Capped {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.socket.clone().create_io_poller()
+    }
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.socket.try_send(transmit)
+    }
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_recv(cx, buffers, meta)
+    }
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+    fn max_transmit_segments(&self) -> usize {
+        self.socket.max_transmit_segments().min(self.segments)
+    }
+    fn max_receive_segments(&self) -> usize {
+        self.socket.max_receive_segments()
+    }
+    fn may_fragment(&self) -> bool {
+        self.socket.may_fragment()
+    }
+}

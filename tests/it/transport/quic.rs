@@ -1,0 +1,275 @@
+//! QUIC endpoints on the kernel's sockets.
+
+use super::pki::{ANSWER, REQUEST, crypto, runtime, server};
+use quinn::{Connection, ConnectionError};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use vortex_p2p::transport::TokioNetwork;
+use vortex_p2p::transport::quic::{AppCode, DialError, QuicClient, QuicEndpoint, QuicSettings};
+use vortex_p2p::transport::tls::{Admission, By, ClientTls, Identity, Reason, Refusal, ServerTls, Trust};
+
+pub(super) async fn endpoint(server: Option<&ServerTls>) -> (QuicEndpoint, SocketAddr) {
+    bind(QuicSettings::default(), server).await
+}
+
+async fn bind(settings: QuicSettings, server: Option<&ServerTls>) -> (QuicEndpoint, SocketAddr) {
+    let network = Arc::new(TokioNetwork::default());
+    let any = "127.0.0.1:0".parse().unwrap();
+    let endpoint = QuicEndpoint::bind(runtime(), network, any, settings, server).await.unwrap();
+    let address = endpoint.local_addr().unwrap();
+    (endpoint, address)
+}
+
+fn client(trust: &Trust) -> QuicClient {
+    let tls = Arc::new(ClientTls::new(&crypto(), trust, None).unwrap());
+    QuicClient::new(runtime(), &QuicSettings::default(), tls)
+}
+
+fn self_signed() -> ServerTls {
+    server(Identity::self_signed(&crypto()).unwrap(), &Admission::Anyone)
+}
+
+/// Sends the request on a new stream and reads the answer.
+async fn ask(connection: &Connection) -> Option<Vec<u8>> {
+    let (mut send, mut receive) = connection.open_bi().await.ok()?;
+    send.write_all(REQUEST).await.ok()?;
+    send.finish().ok()?;
+    receive.read_to_end(1 << 10).await.ok()
+}
+
+/// Answers the requests of one connection until it ends; how it ended.
+async fn answer(incoming: quinn::Incoming) -> ConnectionError {
+    let connection = match incoming.await {
+        Ok(connection) => connection,
+        Err(error) => return error,
+    };
+    loop {
+        let (mut send, mut receive) = match connection.accept_bi().await {
+            Ok(streams) => streams,
+            Err(error) => return error,
+        };
+        if receive.read_to_end(1 << 10).await.is_ok_and(|request| request == REQUEST) {
+            send.write_all(ANSWER).await.unwrap();
+            send.finish().unwrap();
+        }
+    }
+}
+
+/// One request and its answer; what the client and the server are told.
+pub(super) async fn exchange(
+    client: &ClientTls,
+    server: &ServerTls,
+) -> (Result<(), Refusal>, Result<(), Refusal>) {
+    let (serving, address) = endpoint(Some(server)).await;
+    let (dialing, _) = endpoint(None).await;
+    let client = QuicClient::new(runtime(), &QuicSettings::default(), Arc::new(client.clone()));
+    let asking = async {
+        let connection = match dialing.dial(&client, address).unwrap().established().await {
+            Ok(connection) => connection,
+            Err(DialError::Refused(refusal)) => return Err(refusal),
+            Err(error) => panic!("no refusal: {error:?}"),
+        };
+        match ask(&connection).await {
+            Some(bytes) => {
+                assert_eq!(bytes, ANSWER);
+                connection.close(AppCode::NoError.into(), b"");
+                Ok(())
+            }
+            None => Err(told(&connection.closed().await)),
+        }
+    };
+    let answering = async { answer(serving.accept().await.unwrap()).await };
+    let (asked, answered) = tokio::join!(asking, answering);
+    let answered = match answered {
+        ConnectionError::ApplicationClosed(close) => {
+            assert_eq!(AppCode::of(close.error_code), Some(AppCode::NoError));
+            Ok(())
+        }
+        error => Err(told(&error)),
+    };
+    (asked, answered)
+}
+
+fn told(error: &ConnectionError) -> Refusal {
+    Refusal::from_quic(error).unwrap_or_else(|| panic!("no refusal: {error:?}"))
+}
+
+/// A client of quinn alone, which does what no client of ours does.
+async fn foreign(
+    tls: rustls::ClientConfig,
+    to: SocketAddr,
+    name: &str,
+) -> Result<Connection, ConnectionError> {
+    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    endpoint.connect_with(quinn::ClientConfig::new(Arc::new(tls)), to, name).unwrap().await
+}
+
+#[tokio::test]
+async fn application_protocols_are_refused() {
+    //= VTX-QUC-003 test
+    let (serving, address) = endpoint(Some(&self_signed())).await;
+    let ours = ClientTls::new(&crypto(), &Trust::Insecure, None).unwrap().for_peer(address);
+    //= VTX-QUC-002 test
+    assert!(ours.alpn_protocols.is_empty());
+    let mut tls = ours;
+    tls.alpn_protocols = vec![b"vortex".to_vec()];
+    let (dialed, answered) =
+        tokio::join!(foreign(tls, address, "d7y"), async { answer(serving.accept().await.unwrap()).await });
+    let dialed = dialed.unwrap_err();
+    let ConnectionError::ConnectionClosed(close) = &dialed else { panic!("{dialed:?}") };
+    assert_eq!(u64::from(close.error_code), 0x0178);
+    assert_eq!((told(&dialed).by, told(&dialed).reason), (By::Peer, Reason::ApplicationProtocol));
+    assert_eq!((told(&answered).by, told(&answered).reason), (By::This, Reason::ApplicationProtocol));
+}
+
+#[tokio::test]
+async fn a_server_answers_to_any_name_and_to_none() {
+    //= VTX-QUC-005 test
+    let (serving, address) = endpoint(Some(&self_signed())).await;
+    for (name, sent) in [("d7y", true), ("other.example", true), ("d7y", false)] {
+        let mut tls = ClientTls::new(&crypto(), &Trust::Insecure, None).unwrap().for_peer(address);
+        tls.enable_sni = sent;
+        let (dialed, seen) = tokio::join!(foreign(tls, address, name), async {
+            let connection = serving.accept().await.unwrap().await.unwrap();
+            let data = connection.handshake_data().unwrap();
+            let data = data.downcast::<quinn::crypto::rustls::HandshakeData>().unwrap();
+            (connection, data.server_name)
+        });
+        dialed.unwrap();
+        assert_eq!(seen.1.as_deref(), sent.then_some(name));
+    }
+}
+
+#[tokio::test]
+async fn a_client_calls_servers_by_their_default_name() {
+    //= VTX-QUC-004 test
+    let (serving, address) = endpoint(Some(&self_signed())).await;
+    let (dialing, _) = endpoint(None).await;
+    let insecure = client(&Trust::Insecure);
+    let (_client, name) = tokio::join!(dialing.dial(&insecure, address).unwrap().established(), async {
+        let connection = serving.accept().await.unwrap().await.unwrap();
+        let data = connection.handshake_data().unwrap();
+        data.downcast::<quinn::crypto::rustls::HandshakeData>().unwrap().server_name
+    });
+    assert_eq!(name.as_deref(), Some("d7y"));
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_with_early_data_once_and_only_where_it_was_made() {
+    //= VTX-QUC-045 test
+    let (serving, address) = endpoint(Some(&self_signed())).await;
+    let (elsewhere, other_address) = endpoint(Some(&self_signed())).await;
+    let (dialing, _) = endpoint(None).await;
+    let serve = async {
+        loop {
+            answer(serving.accept().await.unwrap()).await;
+        }
+    };
+    let test = async {
+        let insecure = client(&Trust::Insecure);
+        let first = dialing.dial(&insecure, address).unwrap();
+        let first = first.into_early().expect_err("nothing to resume yet").established().await.unwrap();
+        assert_eq!(ask(&first).await.unwrap(), ANSWER);
+        first.close(AppCode::NoError.into(), b"");
+
+        // Another server of the same name, and another trust, have no share in that session.
+        assert!(dialing.dial(&insecure, other_address).unwrap().into_early().is_err());
+        assert!(dialing.dial(&client(&Trust::Insecure), address).unwrap().into_early().is_err());
+
+        let (connection, early) = dialing.dial(&insecure, address).unwrap().into_early().unwrap();
+        // The request is written before the handshake can have completed: nothing has been awaited since.
+        let (mut send, mut receive) = connection.open_bi().await.unwrap();
+        send.write_all(REQUEST).await.unwrap();
+        send.finish().unwrap();
+        assert!(early.accepted().await.unwrap());
+        assert_eq!(receive.read_to_end(1 << 10).await.unwrap(), ANSWER);
+        connection.close(AppCode::NoError.into(), b"");
+    };
+    tokio::select! {
+        () = test => {}
+        _ = serve => {}
+    }
+    drop(elsewhere);
+}
+
+#[tokio::test]
+async fn early_data_can_be_turned_off_on_either_side() {
+    //= VTX-QUC-036 test
+    for (client_on, server_on) in [(false, true), (true, false), (true, true)] {
+        let with = |early_data| QuicSettings { early_data, ..QuicSettings::default() };
+        let (serving, address) = bind(with(server_on), Some(&self_signed())).await;
+        let (dialing, _) = endpoint(None).await;
+        let tls = Arc::new(ClientTls::new(&crypto(), &Trust::Insecure, None).unwrap());
+        let client = QuicClient::new(runtime(), &with(client_on), tls);
+        let test = async {
+            let first = dialing.dial(&client, address).unwrap().established().await.unwrap();
+            ask(&first).await.unwrap();
+            first.close(AppCode::NoError.into(), b"");
+            let second = dialing.dial(&client, address).unwrap().into_early();
+            assert_eq!(second.is_ok(), client_on && server_on);
+        };
+        let serve = async {
+            loop {
+                answer(serving.accept().await.unwrap()).await;
+            }
+        };
+        tokio::select! {
+            () = test => {}
+            _ = serve => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_grants_streams_that_nobody_should_open() {
+    //= VTX-QUC-019 test
+    //= VTX-QUC-020 test
+    let (serving, address) = endpoint(Some(&self_signed())).await;
+    let (dialing, _) = endpoint(None).await;
+    let insecure = client(&Trust::Insecure);
+    let (client, server) = tokio::join!(dialing.dial(&insecure, address).unwrap().established(), async {
+        serving.accept().await.unwrap().await.unwrap()
+    });
+    let client = client.unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..QuicSettings::default().streams {
+        streams.push(opens(client.open_bi()).await.expect("a stream that is granted").unwrap());
+    }
+    assert!(opens(client.open_bi()).await.is_none(), "the stream after the last that is granted");
+    assert!(opens(client.open_uni()).await.is_none());
+    assert!(opens(server.open_bi()).await.is_none());
+    assert!(opens(server.open_uni()).await.is_none());
+}
+
+/// Whether the stream opens without a further grant of the peer.
+async fn opens<T>(open: impl Future<Output = T>) -> Option<T> {
+    let mut open = std::pin::pin!(open);
+    std::future::poll_fn(|cx| match open.as_mut().poll(cx) {
+        std::task::Poll::Ready(stream) => std::task::Poll::Ready(Some(stream)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn answers_go_on_when_the_client_moves() {
+    //= VTX-QUC-010 test
+    //= VTX-QUC-011 test
+    let (serving, address) = endpoint(Some(&self_signed())).await;
+    let (dialing, _) = endpoint(None).await;
+    let insecure = client(&Trust::Insecure);
+    let serve = async { answer(serving.accept().await.unwrap()).await };
+    let test = async {
+        let connection = dialing.dial(&insecure, address).unwrap().established().await.unwrap();
+        assert_eq!(ask(&connection).await.unwrap(), ANSWER);
+        let before = dialing.local_addr().unwrap();
+        dialing.rebind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        assert_ne!(dialing.local_addr().unwrap(), before);
+        assert_eq!(ask(&connection).await.unwrap(), ANSWER);
+    };
+    tokio::select! {
+        () = test => {}
+        error = serve => panic!("{error:?}"),
+    }
+}
