@@ -8,6 +8,8 @@
 //! The store computes no digest of a piece: the writer has verified the content while it arrived, and whoever serves it
 //! may verify again ([`StoredPiece::verify`]) and report a mismatch ([`PieceStore::mark_damaged`]).
 
+#[cfg(feature = "disk")]
+pub mod disk;
 mod error;
 mod memory;
 
