@@ -3,11 +3,15 @@
 mod net;
 #[cfg(feature = "quic")]
 pub mod quic;
+#[cfg(all(feature = "sendfile", target_os = "linux"))]
+mod sendfile;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(feature = "tcp")]
 mod tokio_net;
 
 pub use net::{ByteStream, Listener, Network};
+#[cfg(all(feature = "sendfile", target_os = "linux"))]
+pub use sendfile::{FileSend, send_file};
 #[cfg(feature = "tcp")]
 pub use tokio_net::{SocketSettings, TokioNetwork};

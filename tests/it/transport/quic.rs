@@ -1,8 +1,10 @@
 //! QUIC endpoints on the kernel's sockets.
 
+use super::at_once;
 use super::pki::{ANSWER, REQUEST, crypto, runtime, server};
 use quinn::{Connection, ConnectionError};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use vortex_p2p::transport::TokioNetwork;
 use vortex_p2p::transport::quic::{AppCode, DialError, QuicClient, QuicEndpoint, QuicSettings};
@@ -234,22 +236,12 @@ async fn nobody_grants_streams_that_nobody_should_open() {
     let client = client.unwrap();
     let mut streams = Vec::new();
     for _ in 0..QuicSettings::default().streams {
-        streams.push(opens(client.open_bi()).await.expect("a stream that is granted").unwrap());
+        streams.push(at_once(pin!(client.open_bi())).expect("a stream that is granted").unwrap());
     }
-    assert!(opens(client.open_bi()).await.is_none(), "the stream after the last that is granted");
-    assert!(opens(client.open_uni()).await.is_none());
-    assert!(opens(server.open_bi()).await.is_none());
-    assert!(opens(server.open_uni()).await.is_none());
-}
-
-/// Whether the stream opens without a further grant of the peer.
-async fn opens<T>(open: impl Future<Output = T>) -> Option<T> {
-    let mut open = std::pin::pin!(open);
-    std::future::poll_fn(|cx| match open.as_mut().poll(cx) {
-        std::task::Poll::Ready(stream) => std::task::Poll::Ready(Some(stream)),
-        std::task::Poll::Pending => std::task::Poll::Ready(None),
-    })
-    .await
+    assert!(at_once(pin!(client.open_bi())).is_none(), "the stream after the last that is granted");
+    assert!(at_once(pin!(client.open_uni())).is_none());
+    assert!(at_once(pin!(server.open_bi())).is_none());
+    assert!(at_once(pin!(server.open_uni())).is_none());
 }
 
 #[tokio::test]
