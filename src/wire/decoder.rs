@@ -4,8 +4,8 @@ use super::{DecodeError, Header, Message, Packet, limits};
 
 /// Decodes packets from a stream that may be split anywhere.
 ///
-/// Memory follows what has arrived: a header is judged alone, and then at most the packet that it announces is held,
-/// [`limits::MAX_PACKET_LEN`] bytes. A packet that is whole in the input is decoded where it lies.
+/// Memory follows what has arrived, at most twice that: a header is judged alone, and then no more than the packet that
+/// it announces is held, [`limits::MAX_PACKET_LEN`] bytes. A packet that is whole in the input is decoded where it lies.
 #[derive(Debug, Default)]
 pub struct Decoder {
     /// What has arrived of the packet that is incomplete.
@@ -135,7 +135,6 @@ impl Decoder {
         let missing = need.saturating_sub(self.partial.len());
         let (taken, rest) = input.split_at(missing.min(input.len()));
         //= VTX-FRM-016
-        self.partial.reserve_exact(taken.len());
         self.partial.extend_from_slice(taken);
         *input = rest;
         self.partial.len() >= need

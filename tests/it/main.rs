@@ -17,3 +17,4 @@ mod store;
 mod traceability;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod transport;
+mod wire;

@@ -1,0 +1,13 @@
+//! Bytes and packets: properties, known answers, and a comparison with the published codec.
+
+mod allocation;
+pub(crate) mod build;
+mod differential;
+mod digest;
+mod division;
+mod generate;
+mod mutation;
+mod order;
+mod round_trip;
+mod splits;
+mod text;
