@@ -6,6 +6,10 @@ pub mod session;
 pub mod wire;
 
 #[cfg(feature = "peer")]
+pub mod downloader;
+#[cfg(feature = "peer")]
+pub mod rate;
+#[cfg(feature = "peer")]
 pub mod runtime;
 #[cfg(feature = "peer")]
 pub mod store;
