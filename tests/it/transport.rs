@@ -3,9 +3,12 @@
 mod handshakes;
 mod pki;
 mod quic;
+mod seeded;
 #[cfg(all(feature = "sendfile", target_os = "linux"))]
 mod sendfile;
+mod sessions;
 mod tcp;
+mod world;
 
 /// The value of `future`, if it is ready at once.
 fn at_once<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {

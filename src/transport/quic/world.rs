@@ -92,6 +92,9 @@ pub(super) fn endpoint_config(
     let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &random::<64>(runtime));
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     config.rng_seed(Some(random::<32>(runtime)));
+    // quinn would take drafts as well.
+    //= VTX-QUC-001
+    config.supported_versions(vec![1]);
     let ids = runtime.clone();
     config.cid_generator(move || Box::new(RandomIds(ids.clone())));
     // What this peer tries to send, but never less than a peer with Ethernet in mind may send here.

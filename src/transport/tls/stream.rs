@@ -1,4 +1,7 @@
 //! TLS over any byte stream.
+//!
+//! A protected stream may hold written bytes back until it is flushed. Its end is authentic: where the peer's bytes stop
+//! without a close_notify, reading fails with [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof).
 
 use super::{ClientTls, ServerTls};
 use crate::transport::ByteStream;

@@ -6,6 +6,7 @@ use rcgen::{
 };
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use std::sync::Arc;
+use std::time::Duration;
 use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
 use vortex_p2p::transport::tls::{Admission, Authorities, Crypto, Identity, ServerIdentity, ServerTls};
 
@@ -46,15 +47,28 @@ impl Ca {
     }
 
     pub(super) fn issue(&self, name: &str, valid: Valid) -> Identity {
+        let (from, until) = match valid {
+            Valid::Now => (2000, 4000),
+            Valid::Before => (2000, 2001),
+            Valid::Later => (3999, 4000),
+        };
+        self.sign(name, |parameters| {
+            parameters.not_before = date_time_ymd(from, 1, 1);
+            parameters.not_after = date_time_ymd(until, 1, 1);
+        })
+    }
+
+    /// A certificate that expires so long after the Unix epoch.
+    pub(super) fn issue_until(&self, name: &str, until: Duration) -> Identity {
+        self.sign(name, |parameters| parameters.not_after = date_time_ymd(1970, 1, 1) + until)
+    }
+
+    fn sign(&self, name: &str, dates: impl FnOnce(&mut CertificateParams)) -> Identity {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(vec![name.to_owned()]).unwrap();
         parameters.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        (parameters.not_before, parameters.not_after) = match valid {
-            Valid::Now => (date_time_ymd(2000, 1, 1), date_time_ymd(4000, 1, 1)),
-            Valid::Before => (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1)),
-            Valid::Later => (date_time_ymd(3999, 1, 1), date_time_ymd(4000, 1, 1)),
-        };
+        dates(&mut parameters);
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
         Identity::from_der(&crypto(), vec![certificate.der().clone()], key.into()).unwrap()

@@ -7,14 +7,14 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use vortex_p2p::transport::TokioNetwork;
-use vortex_p2p::transport::quic::{AppCode, DialError, QuicClient, QuicEndpoint, QuicSettings};
+use vortex_p2p::transport::quic::{AppCode, DatagramSize, DialError, QuicClient, QuicEndpoint, QuicSettings};
 use vortex_p2p::transport::tls::{Admission, By, ClientTls, Identity, Reason, Refusal, ServerTls, Trust};
 
 pub(super) async fn endpoint(server: Option<&ServerTls>) -> (QuicEndpoint, SocketAddr) {
     bind(QuicSettings::default(), server).await
 }
 
-async fn bind(settings: QuicSettings, server: Option<&ServerTls>) -> (QuicEndpoint, SocketAddr) {
+pub(super) async fn bind(settings: QuicSettings, server: Option<&ServerTls>) -> (QuicEndpoint, SocketAddr) {
     let network = Arc::new(TokioNetwork::default());
     let any = "127.0.0.1:0".parse().unwrap();
     let endpoint = QuicEndpoint::bind(runtime(), network, any, settings, server).await.unwrap();
@@ -22,17 +22,17 @@ async fn bind(settings: QuicSettings, server: Option<&ServerTls>) -> (QuicEndpoi
     (endpoint, address)
 }
 
-fn client(trust: &Trust) -> QuicClient {
+pub(super) fn client(trust: &Trust) -> QuicClient {
     let tls = Arc::new(ClientTls::new(&crypto(), trust, None).unwrap());
     QuicClient::new(runtime(), &QuicSettings::default(), tls)
 }
 
-fn self_signed() -> ServerTls {
+pub(super) fn self_signed() -> ServerTls {
     server(Identity::self_signed(&crypto()).unwrap(), &Admission::Anyone)
 }
 
 /// Sends the request on a new stream and reads the answer.
-async fn ask(connection: &Connection) -> Option<Vec<u8>> {
+pub(super) async fn ask(connection: &Connection) -> Option<Vec<u8>> {
     let (mut send, mut receive) = connection.open_bi().await.ok()?;
     send.write_all(REQUEST).await.ok()?;
     send.finish().ok()?;
@@ -40,7 +40,7 @@ async fn ask(connection: &Connection) -> Option<Vec<u8>> {
 }
 
 /// Answers the requests of one connection until it ends; how it ended.
-async fn answer(incoming: quinn::Incoming) -> ConnectionError {
+pub(super) async fn answer(incoming: quinn::Incoming) -> ConnectionError {
     let connection = match incoming.await {
         Ok(connection) => connection,
         Err(error) => return error,
@@ -158,72 +158,6 @@ async fn a_client_calls_servers_by_their_default_name() {
 }
 
 #[tokio::test]
-async fn a_session_is_resumed_with_early_data_once_and_only_where_it_was_made() {
-    //= VTX-QUC-045 test
-    let (serving, address) = endpoint(Some(&self_signed())).await;
-    let (elsewhere, other_address) = endpoint(Some(&self_signed())).await;
-    let (dialing, _) = endpoint(None).await;
-    let serve = async {
-        loop {
-            answer(serving.accept().await.unwrap()).await;
-        }
-    };
-    let test = async {
-        let insecure = client(&Trust::Insecure);
-        let first = dialing.dial(&insecure, address).unwrap();
-        let first = first.into_early().expect_err("nothing to resume yet").established().await.unwrap();
-        assert_eq!(ask(&first).await.unwrap(), ANSWER);
-        first.close(AppCode::NoError.into(), b"");
-
-        // Another server of the same name, and another trust, have no share in that session.
-        assert!(dialing.dial(&insecure, other_address).unwrap().into_early().is_err());
-        assert!(dialing.dial(&client(&Trust::Insecure), address).unwrap().into_early().is_err());
-
-        let (connection, early) = dialing.dial(&insecure, address).unwrap().into_early().unwrap();
-        // The request is written before the handshake can have completed: nothing has been awaited since.
-        let (mut send, mut receive) = connection.open_bi().await.unwrap();
-        send.write_all(REQUEST).await.unwrap();
-        send.finish().unwrap();
-        assert!(early.accepted().await.unwrap());
-        assert_eq!(receive.read_to_end(1 << 10).await.unwrap(), ANSWER);
-        connection.close(AppCode::NoError.into(), b"");
-    };
-    tokio::select! {
-        () = test => {}
-        _ = serve => {}
-    }
-    drop(elsewhere);
-}
-
-#[tokio::test]
-async fn early_data_can_be_turned_off_on_either_side() {
-    //= VTX-QUC-036 test
-    for (client_on, server_on) in [(false, true), (true, false), (true, true)] {
-        let with = |early_data| QuicSettings { early_data, ..QuicSettings::default() };
-        let (serving, address) = bind(with(server_on), Some(&self_signed())).await;
-        let (dialing, _) = endpoint(None).await;
-        let tls = Arc::new(ClientTls::new(&crypto(), &Trust::Insecure, None).unwrap());
-        let client = QuicClient::new(runtime(), &with(client_on), tls);
-        let test = async {
-            let first = dialing.dial(&client, address).unwrap().established().await.unwrap();
-            ask(&first).await.unwrap();
-            first.close(AppCode::NoError.into(), b"");
-            let second = dialing.dial(&client, address).unwrap().into_early();
-            assert_eq!(second.is_ok(), client_on && server_on);
-        };
-        let serve = async {
-            loop {
-                answer(serving.accept().await.unwrap()).await;
-            }
-        };
-        tokio::select! {
-            () = test => {}
-            _ = serve => {}
-        }
-    }
-}
-
-#[tokio::test]
 async fn nobody_grants_streams_that_nobody_should_open() {
     //= VTX-QUC-019 test
     //= VTX-QUC-020 test
@@ -264,4 +198,78 @@ async fn answers_go_on_when_the_client_moves() {
         () = test => {}
         error = serve => panic!("{error:?}"),
     }
+}
+
+#[tokio::test]
+async fn drafts_are_not_spoken() {
+    //= VTX-QUC-001 test
+    let (_serving, address) = endpoint(Some(&self_signed())).await;
+    let tls = ClientTls::new(&crypto(), &Trust::Insecure, None).unwrap().for_peer(address);
+    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let mut draft = quinn::ClientConfig::new(Arc::new(tls));
+    draft.version(0xff00_001d);
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let refused = endpoint.connect_with(draft, address, "d7y").unwrap().await;
+    assert_eq!(refused.unwrap_err(), ConnectionError::VersionMismatch);
+}
+
+#[tokio::test]
+async fn a_signature_by_another_key_is_refused_whoever_is_trusted() {
+    //= VTX-SEC-005 test
+    let shown = Identity::self_signed(&crypto()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let stolen = rustls::sign::CertifiedKey::new(
+        shown.certificates().to_vec(),
+        provider.key_provider.load_private_key(other_key()).unwrap(),
+    );
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(stolen)));
+    let tls = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
+    let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+    let thief = quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let (dialing, _) = endpoint(None).await;
+    for trust in [Trust::Insecure, Trust::Pinned(shown.fingerprint().unwrap())] {
+        let client = client(&trust);
+        let (dialed, _) =
+            tokio::join!(dialing.dial(&client, thief.local_addr().unwrap()).unwrap().established(), async {
+                thief.accept().await.unwrap().await
+            });
+        let Err(DialError::Refused(refusal)) = dialed else { panic!("{dialed:?}") };
+        assert_eq!((refusal.by, refusal.reason), (By::This, Reason::Signature), "{refusal}");
+    }
+}
+
+/// An Ed25519 key that belongs to nobody's certificate.
+fn other_key() -> rustls::pki_types::PrivateKeyDer<'static> {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into()
+}
+
+#[tokio::test]
+async fn large_datagrams_arrive() {
+    let settings = QuicSettings { largest_datagram: DatagramSize::JUMBO, ..QuicSettings::default() };
+    let (serving, address) = bind(settings.clone(), Some(&self_signed())).await;
+    let (dialing, _) = bind(settings, None).await;
+    let insecure = client(&Trust::Insecure);
+    let sent = vec![7; 16 << 20];
+    let serve = async {
+        let connection = serving.accept().await.unwrap().await.unwrap();
+        let (mut send, _receive) = connection.accept_bi().await.unwrap();
+        send.write_all(&sent).await.unwrap();
+        send.finish().unwrap();
+        send.stopped().await.unwrap();
+        connection.stats().path
+    };
+    let test = async {
+        let connection = dialing.dial(&insecure, address).unwrap().established().await.unwrap();
+        let (mut send, mut receive) = connection.open_bi().await.unwrap();
+        send.finish().unwrap();
+        assert!(receive.read_to_end(sent.len()).await.unwrap() == sent);
+    };
+    let (path, ()) = tokio::join!(serve, test);
+    assert_eq!(path.current_mtu, DatagramSize::JUMBO.bytes());
+    assert_eq!(path.black_holes_detected, 0);
 }

@@ -1,0 +1,125 @@
+//! Sessions that are resumed, early data, and what must not survive in them.
+
+use super::pki::{ANSWER, Ca, REQUEST, Valid, crypto, runtime, server};
+use super::quic::{answer, ask, bind, client, endpoint, self_signed};
+use super::world::{DATE, World};
+use std::sync::Arc;
+use std::time::Duration;
+use vortex_p2p::transport::quic::{AppCode, DialError, QuicClient, QuicEndpoint, QuicSettings};
+use vortex_p2p::transport::tls::{Admission, By, ClientTls, Crypto, Reason, Trust};
+
+/// Answers one connection after the other, without end.
+async fn serve(serving: &QuicEndpoint) {
+    loop {
+        answer(serving.accept().await.unwrap()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_with_early_data_once_and_only_where_it_was_made() {
+    //= VTX-QUC-045 test
+    let (serving, address) = endpoint(Some(&self_signed())).await;
+    let (elsewhere, other_address) = endpoint(Some(&self_signed())).await;
+    let (dialing, _) = endpoint(None).await;
+    let test = async {
+        let insecure = client(&Trust::Insecure);
+        let first = dialing.dial(&insecure, address).unwrap();
+        let first = first.into_early().expect_err("nothing to resume yet").established().await.unwrap();
+        assert_eq!(ask(&first).await.unwrap(), ANSWER);
+        first.close(AppCode::NoError.into(), b"");
+
+        // Another server of the same name, and another trust, have no share in that session.
+        assert!(dialing.dial(&insecure, other_address).unwrap().into_early().is_err());
+        assert!(dialing.dial(&client(&Trust::Insecure), address).unwrap().into_early().is_err());
+
+        let (connection, early) = dialing.dial(&insecure, address).unwrap().into_early().unwrap();
+        // The request is written before the handshake can have completed: nothing has been awaited since.
+        let (mut send, mut receive) = connection.open_bi().await.unwrap();
+        send.write_all(REQUEST).await.unwrap();
+        send.finish().unwrap();
+        assert!(early.accepted().await.unwrap());
+        assert_eq!(receive.read_to_end(1 << 10).await.unwrap(), ANSWER);
+        connection.close(AppCode::NoError.into(), b"");
+    };
+    tokio::select! {
+        () = test => {}
+        () = serve(&serving) => {}
+    }
+    drop(elsewhere);
+}
+
+#[tokio::test]
+async fn early_data_can_be_turned_off_on_either_side() {
+    //= VTX-QUC-036 test
+    for (client_on, server_on) in [(false, true), (true, false), (true, true)] {
+        let with = |early_data| QuicSettings { early_data, ..QuicSettings::default() };
+        let (serving, address) = bind(with(server_on), Some(&self_signed())).await;
+        let (dialing, _) = endpoint(None).await;
+        let tls = Arc::new(ClientTls::new(&crypto(), &Trust::Insecure, None).unwrap());
+        let client = QuicClient::new(runtime(), &with(client_on), tls);
+        let test = async {
+            let first = dialing.dial(&client, address).unwrap().established().await.unwrap();
+            ask(&first).await.unwrap();
+            first.close(AppCode::NoError.into(), b"");
+            let second = dialing.dial(&client, address).unwrap().into_early();
+            assert_eq!(second.is_ok(), client_on && server_on);
+        };
+        tokio::select! {
+            () = test => {}
+            () = serve(&serving) => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_goes_early_where_clients_show_who_they_are() {
+    //= VTX-QUC-043 test
+    let ca = Ca::new("ours");
+    let demanding = server(ca.issue("d7y", Valid::Now), &Admission::Authorities(ca.authorities.clone()));
+    let (serving, address) = endpoint(Some(&demanding)).await;
+    let (dialing, _) = endpoint(None).await;
+    let tls = ClientTls::new(&crypto(), &Trust::Insecure, Some(&ca.issue("peer", Valid::Now))).unwrap();
+    let client = QuicClient::new(runtime(), &QuicSettings::default(), Arc::new(tls));
+    let test = async {
+        let first = dialing.dial(&client, address).unwrap().established().await.unwrap();
+        assert_eq!(ask(&first).await.unwrap(), ANSWER);
+        first.close(AppCode::NoError.into(), b"");
+        assert!(dialing.dial(&client, address).unwrap().into_early().is_err());
+    };
+    tokio::select! {
+        () = test => {}
+        () = serve(&serving) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_session_does_not_outlive_the_certificate_of_its_server() {
+    //= VTX-SEC-007 test
+    let ca = Ca::new("ours");
+    let world = World::new(1);
+    let identity = ca.issue_until("d7y", DATE + Duration::from_secs(3600));
+    let serving_tls = server(identity, &Admission::Anyone);
+    let (serving, address) = endpoint(Some(&serving_tls)).await;
+    let (dialing, _) = endpoint(None).await;
+    let tls = ClientTls::new(&Crypto::new(world.clone()), &Trust::authorities(ca.authorities.clone()), None);
+    let client = QuicClient::new(world.clone(), &QuicSettings::default(), Arc::new(tls.unwrap()));
+    let dial = || dialing.dial(&client, address).unwrap();
+    let refused = |error: DialError| {
+        let DialError::Refused(refusal) = error else { panic!("{error:?}") };
+        assert_eq!((refusal.by, refusal.reason), (By::This, Reason::Dates), "{refusal}");
+    };
+    let test = async {
+        let first = dial().established().await.unwrap();
+        assert_eq!(ask(&first).await.unwrap(), ANSWER);
+        first.close(AppCode::NoError.into(), b"");
+        world.pass(Duration::from_secs(3601));
+        let (_connection, early) = dial().into_early().expect("a session to resume");
+        refused(early.accepted().await.unwrap_err());
+        // The second ticket of the session, without early data of the client's own.
+        refused(dial().established().await.unwrap_err());
+    };
+    tokio::select! {
+        () = test => {}
+        () = serve(&serving) => {}
+    }
+}
