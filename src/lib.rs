@@ -6,11 +6,15 @@ pub mod session;
 pub mod wire;
 
 #[cfg(feature = "peer")]
+pub mod client;
+#[cfg(feature = "peer")]
 pub mod downloader;
 #[cfg(feature = "peer")]
 pub mod rate;
 #[cfg(feature = "peer")]
 pub mod runtime;
+#[cfg(feature = "peer")]
+pub mod server;
 #[cfg(feature = "peer")]
 pub mod store;
 #[cfg(feature = "peer")]

@@ -1,24 +1,7 @@
 //! An answer with content, as its server sends it.
 
-use crate::wire::{Bounded, Digest, Download, Hasher, Metadata, PieceLength, TrafficType, limits};
+use crate::wire::{Digest, Hasher, Metadata, PieceKind, limits};
 use bytes::{Bytes, BytesMut};
-
-/// What a server knows of a piece that it holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PieceFacts {
-    /// Where the piece begins in its task, in bytes.
-    pub offset: u64,
-    /// Bytes of content.
-    pub length: PieceLength,
-    /// The digest of the content.
-    pub digest: Digest,
-    /// Which peer the piece came from; empty for the source.
-    pub parent_id: String,
-    /// How long it took to get, in whole seconds.
-    pub cost: u64,
-    /// When it came, in seconds since the Unix epoch.
-    pub created_at: i64,
-}
 
 /// What has to be done next to send an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,39 +31,20 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The answer to `download` (with packet id `id`) with the piece that `facts` describes.
+    /// The answer with packet id `id`, which is that of the request, and a piece of this kind, whose content has `digest`.
     #[must_use]
-    pub fn new(id: u8, download: &Download, facts: &PieceFacts) -> Self {
-        let digest = facts.digest.to_text();
+    pub fn new(id: u8, kind: PieceKind, metadata: &Metadata<'_>, digest: Digest) -> Self {
+        let text = metadata.digest.as_str().len() + metadata.parent_id.as_str().len();
+        let mut head = BytesMut::with_capacity(limits::HEADER_LEN + limits::MIN_METADATA_LEN as usize + text);
         //= VTX-FRM-006
-        //= VTX-CNT-006
-        //= VTX-CNT-008
-        //= VTX-CNT-012
-        //= VTX-CNT-014
-        //= VTX-DIG-002
-        let metadata = Metadata {
-            number: download.number,
-            offset: facts.offset,
-            length: facts.length,
-            digest: (&digest).into(),
-            parent_id: Bounded::cut(&facts.parent_id),
-            traffic_type: TrafficType::REMOTE_PEER,
-            cost: facts.cost,
-            created_at: facts.created_at,
-        };
-        let size = limits::HEADER_LEN
-            + limits::MIN_METADATA_LEN as usize
-            + digest.as_str().len()
-            + metadata.parent_id.as_str().len();
-        let mut head = BytesMut::with_capacity(size);
         //= VTX-TAG-004
-        metadata.encode(id, download.kind, &mut head);
+        metadata.encode(id, kind, &mut head);
         Self {
             head: Some(head.freeze()),
-            length: facts.length.get(),
+            length: metadata.length.get(),
             sent: 0,
-            digest: facts.digest,
-            hasher: Some(Hasher::new(facts.digest.algorithm())),
+            digest,
+            hasher: Some(Hasher::new(digest.algorithm())),
         }
     }
 

@@ -9,7 +9,7 @@ mod client;
 mod deadlines;
 mod reader;
 
-pub use answer::{Answer, AnswerStep, Corrupt, PieceFacts};
+pub use answer::{Answer, AnswerStep, Corrupt};
 pub use client::{Ask, ClientEvent, ClientRequest, Failure, Piece, Received, Rejection};
 pub use deadlines::Deadlines;
 pub use reader::{Incoming, Refusal, RequestReader};

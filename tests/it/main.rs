@@ -11,6 +11,9 @@
 mod committed;
 #[cfg(feature = "config")]
 mod config;
+#[cfg(all(feature = "quic", feature = "tcp"))]
+mod peers;
+mod session;
 mod spec;
 #[cfg(feature = "peer")]
 mod store;

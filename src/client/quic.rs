@@ -1,0 +1,186 @@
+//! Requests over a QUIC connection: a bidirectional stream for each.
+
+use super::answer::{Answer, Progress, Source};
+use super::{RequestError, Waited};
+use crate::runtime::{BoxFuture, SharedRuntime};
+use crate::session::{Ask, ClientEvent, ClientRequest, Deadlines, Failure, Piece, Rejection};
+use crate::transport::quic::AppCode;
+use bytes::Bytes;
+use quinn::{ReadError, RecvStream, WriteError};
+use std::collections::VecDeque;
+use std::io;
+use std::time::Instant;
+
+/// Chunks that are taken from the connection under one lock.
+const CHUNKS_AT_ONCE: usize = 32;
+
+/// A QUIC connection to a peer. Requests share it; clones are the same connection.
+#[derive(Debug, Clone)]
+pub struct QuicClient {
+    connection: quinn::Connection,
+    runtime: SharedRuntime,
+    deadlines: Deadlines,
+}
+
+impl QuicClient {
+    /// Requests over `connection`, whose handshake is complete.
+    #[must_use]
+    pub fn new(connection: quinn::Connection, runtime: SharedRuntime, deadlines: Deadlines) -> Self {
+        Self { connection, runtime, deadlines }
+    }
+
+    /// The connection.
+    #[must_use]
+    pub fn connection(&self) -> &quinn::Connection {
+        &self.connection
+    }
+
+    /// Asks for a piece and waits for the begin of its answer.
+    ///
+    /// Where the peer allows no more streams, it waits for one; that counts towards the first-byte deadline.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn request(&self, ask: Ask) -> Result<Answer, RequestError> {
+        let asked = self.runtime.now();
+        //= VTX-LIM-003
+        let piece_by = asked + self.deadlines.piece;
+        let first_by = piece_by.min(asked + self.deadlines.first_byte);
+        let opened = self.runtime.until(first_by, self.send(&ask)).await;
+        let stream = opened.map_err(|_| RequestError::TimedOut(Waited::FirstByte))??;
+        let mut source = QuicSource {
+            stream,
+            request: Some(ClientRequest::new(ask)),
+            input: VecDeque::new(),
+            runtime: self.runtime.clone(),
+            deadline: piece_by,
+        };
+        match self.runtime.until(first_by, source.answered()).await {
+            Ok(Ok(piece)) => Ok(Answer::new(piece, source)),
+            Ok(Err(error)) => Err(source.fail(error)),
+            Err(_) => Err(source.fail(RequestError::TimedOut(Waited::FirstByte))),
+        }
+    }
+
+    async fn send(&self, ask: &Ask) -> Result<RecvStream, RequestError> {
+        let mut id = [0];
+        self.runtime.fill_random(&mut id);
+        //= VTX-QUC-012
+        let (mut send, receive) = self.connection.open_bi().await.map_err(lost)?;
+        match send.write_all(&ask.download.encode(id[0])).await {
+            //= VTX-QUC-013
+            Ok(()) => {
+                // It fails only on a stream that is finished or reset, and this one is neither.
+                let _ = send.finish();
+            }
+            //= VTX-QUC-017
+            Err(WriteError::Stopped(_)) => {}
+            Err(error) => return Err(RequestError::Lost(error.into())),
+        }
+        Ok(receive)
+    }
+}
+
+struct QuicSource {
+    stream: RecvStream,
+    /// `None` once the request has ended.
+    request: Option<ClientRequest>,
+    /// What was taken from the connection and not yet looked at.
+    input: VecDeque<Bytes>,
+    runtime: SharedRuntime,
+    deadline: Instant,
+}
+
+impl QuicSource {
+    /// Reads up to the end of the answer's packet.
+    async fn answered(&mut self) -> Result<Piece, RequestError> {
+        loop {
+            match self.event().await? {
+                Some(ClientEvent::Answered(piece)) => return Ok(piece),
+                Some(ClientEvent::Content(_)) => {}
+                None => {
+                    let request = self.request.take().ok_or(Failure::NotAnswered)?;
+                    request.finish()?;
+                    return Err(Failure::NotAnswered.into());
+                }
+            }
+        }
+    }
+
+    /// The next event; `None` at the end of the stream.
+    async fn event(&mut self) -> Result<Option<ClientEvent>, RequestError> {
+        let request = self.request.as_mut().ok_or(Failure::NotAnswered)?;
+        loop {
+            while let Some(input) = self.input.front_mut() {
+                if let Some(event) = request.receive(input)? {
+                    return Ok(Some(event));
+                }
+                if input.is_empty() {
+                    self.input.pop_front();
+                }
+            }
+            let mut chunks = [const { Bytes::new() }; CHUNKS_AT_ONCE];
+            match self.stream.read_chunks(&mut chunks).await {
+                Ok(Some(count)) => self.input.extend(chunks.into_iter().take(count)),
+                Ok(None) => return Ok(None),
+                //= VTX-QUC-031
+                //= VTX-QUC-035
+                Err(ReadError::Reset(_)) => return Err(Rejection::Reset.into()),
+                Err(error) => return Err(RequestError::Lost(error.into())),
+            }
+        }
+    }
+
+    async fn progress(&mut self) -> Result<Progress, RequestError> {
+        match self.event().await? {
+            Some(ClientEvent::Content(bytes)) => Ok(Progress::Content(bytes)),
+            Some(ClientEvent::Answered(_)) => Ok(Progress::Content(Bytes::new())),
+            //= VTX-QUC-028
+            None => {
+                let request = self.request.take().ok_or(Failure::NotAnswered)?;
+                Ok(Progress::Complete(request.finish()?))
+            }
+        }
+    }
+
+    /// Ends the request with `error` and tells the peer.
+    fn fail(&mut self, error: RequestError) -> RequestError {
+        //= VTX-QUC-032
+        //= VTX-QUC-033
+        let code = match &error {
+            RequestError::TimedOut(_) => AppCode::Deadline,
+            RequestError::Failed(failure) if failure.is_mismatch() => AppCode::DigestMismatch,
+            RequestError::Failed(Failure::Rejected(_)) => AppCode::Malformed,
+            RequestError::Failed(_) | RequestError::Lost(_) => AppCode::NoError,
+        };
+        self.request = None;
+        // It fails only where the stream has ended already: then there is nothing to stop.
+        let _ = self.stream.stop(code.into());
+        error
+    }
+}
+
+impl Source for QuicSource {
+    fn next(&mut self) -> BoxFuture<'_, Result<Progress, RequestError>> {
+        Box::pin(async move {
+            let (runtime, deadline) = (self.runtime.clone(), self.deadline);
+            match runtime.until(deadline, self.progress()).await {
+                Ok(Ok(progress)) => Ok(progress),
+                Ok(Err(error)) => Err(self.fail(error)),
+                Err(_) => Err(self.fail(RequestError::TimedOut(Waited::Piece))),
+            }
+        })
+    }
+}
+
+impl Drop for QuicSource {
+    fn drop(&mut self) {
+        if self.request.is_some() {
+            let _ = self.stream.stop(AppCode::Cancelled.into());
+        }
+    }
+}
+
+fn lost(error: quinn::ConnectionError) -> RequestError {
+    RequestError::Lost(io::Error::from(error))
+}

@@ -1,0 +1,65 @@
+//! Answers requests, over QUIC and TCP alike.
+//!
+//! A [`StorageServer`] is given what it serves from (a [`PieceStore`]) and what it serves on (endpoints, listeners).
+//! Each connection and each request is a task of its own; what they share is here: the store, the settings, the limits
+//! and the state of the shutdown.
+
+mod admission;
+mod answering;
+mod lifecycle;
+#[cfg(feature = "quic")]
+mod quic;
+mod settings;
+mod tcp;
+
+pub use settings::{ServerLimits, ServerSettings};
+
+use crate::runtime::SharedRuntime;
+use crate::store::PieceStore;
+use admission::Admission;
+use lifecycle::Lifecycle;
+use std::fmt;
+use std::sync::Arc;
+
+/// Serves the pieces of a store. Clones are the same server.
+#[derive(Clone)]
+pub struct StorageServer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    runtime: SharedRuntime,
+    store: Arc<dyn PieceStore>,
+    settings: ServerSettings,
+    admission: Admission,
+    lifecycle: Lifecycle,
+}
+
+impl StorageServer {
+    /// A server for the pieces of `store`. It serves nothing before it is given an endpoint or a listener.
+    #[must_use]
+    pub fn new(runtime: SharedRuntime, store: Arc<dyn PieceStore>, settings: ServerSettings) -> Self {
+        let admission = Admission::new(settings.limits);
+        Self { shared: Arc::new(Shared { runtime, store, settings, admission, lifecycle: Lifecycle::new() }) }
+    }
+
+    /// Stops: takes no new connections and requests, finishes the answers under way until the shutdown deadline, breaks
+    /// off what is left, and closes every connection. Returns when all of it is done.
+    ///
+    /// Every call waits for the same end; the first one starts it.
+    pub async fn shutdown(&self) {
+        //= VTX-LIM-005
+        let Shared { runtime, lifecycle, settings, .. } = &*self.shared;
+        lifecycle.drain();
+        if runtime.timeout(settings.deadlines.shutdown, lifecycle.ended()).await.is_err() {
+            lifecycle.abort();
+            lifecycle.ended().await;
+        }
+    }
+}
+
+impl fmt::Debug for StorageServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StorageServer").field("settings", &self.shared.settings).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,258 @@
+//! TCP connections: requests one after another.
+
+use super::admission::{Busy, ConnectionPlace};
+use super::answering::{BrokenOff, Found, Sink};
+use super::lifecycle::Phase;
+use super::{Shared, StorageServer};
+use crate::runtime::Elapsed;
+use crate::session::{Incoming, Refusal, RequestReader};
+use crate::transport::{ByteStream, Listener};
+use crate::wire::{Download, ErrorCode, Message, Packet, Tag};
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::future::{Either, select};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Bytes of requests that are read at a time. No more than this and one packet is held unanswered, far below the
+/// 65,536 bytes that are allowed: the rest waits in the transport.
+const REQUEST_READ: usize = 8 << 10;
+
+/// Pause after an accept that failed for want of resources, so that a server out of descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+impl StorageServer {
+    /// Serves the connections that come to `listener`, until the shutdown.
+    pub fn serve_tcp(&self, listener: Box<dyn Listener>) {
+        self.shared.lifecycle.spawn(&self.shared.runtime, accept(self.shared.clone(), listener));
+    }
+}
+
+async fn accept(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
+    let mut draining = pin!(shared.lifecycle.reached(Phase::Draining));
+    loop {
+        match select(listener.accept(), draining.as_mut()).await {
+            Either::Left((Ok((stream, peer)), _)) => {
+                shared.lifecycle.spawn(&shared.runtime, serve(shared.clone(), stream, peer));
+            }
+            Either::Left((Err(error), _)) => {
+                tracing::debug!(%error, "accept failed");
+                shared.runtime.sleep(ACCEPT_PAUSE).await;
+            }
+            //= VTX-TCP-015
+            Either::Right(_) => return,
+        }
+    }
+}
+
+async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, peer: SocketAddr) {
+    let mut connection = Connection { shared: shared.clone(), stream, unread: BytesMut::new() };
+    let served = async {
+        match shared.admission.connection(peer.ip()) {
+            Ok(mut place) => {
+                place.established();
+                tracing::debug!(%peer, "connected");
+                connection.serve(&place).await
+            }
+            //= VTX-TCP-014
+            Err(busy) => connection.last_words(&limit(0, busy)).await,
+        }
+    };
+    let aborted = shared.lifecycle.reached(Phase::Aborted);
+    if let Either::Left((Err(error), _)) = select(pin!(served), pin!(aborted)).await {
+        tracing::debug!(%peer, %error, "connection broken off");
+    }
+}
+
+/// A connection that is being served.
+struct Connection {
+    shared: Arc<Shared>,
+    stream: Box<dyn ByteStream>,
+    /// What has arrived of the requests that were not looked at yet.
+    unread: BytesMut,
+}
+
+/// What comes next on a connection.
+enum Next {
+    Packet(Incoming),
+    /// Nothing: the client has ended it, is idle, or the server shuts down.
+    End,
+    /// The server shuts down.
+    Draining,
+    /// One last Error packet is due.
+    Refuse(Refusal),
+}
+
+impl Connection {
+    async fn serve(&mut self, place: &ConnectionPlace) -> io::Result<()> {
+        let mut reader = RequestReader::new();
+        loop {
+            //= VTX-TCP-001
+            //= VTX-TCP-002
+            match self.next(&mut reader).await? {
+                Next::Packet(Incoming::Request { id, download }) => {
+                    match self.shared.admission.answer(place) {
+                        Ok(_place) => self.answer(id, download).await?,
+                        Err(busy) => return self.last_words(&limit(id, busy)).await,
+                    }
+                }
+                Next::Packet(Incoming::Extension { id, tag, .. }) => {
+                    self.refuse(&Refusal::no_request(id, Tag::Reserved(tag))).await?;
+                }
+                //= VTX-TCP-007
+                Next::Packet(Incoming::Refuse(refusal)) if refusal.ends => {
+                    return self.last_words(&refusal).await;
+                }
+                //= VTX-TCP-004
+                //= VTX-TCP-006
+                Next::Packet(Incoming::Refuse(refusal)) => self.refuse(&refusal).await?,
+                //= VTX-CLS-003
+                //= VTX-CLS-005
+                //= VTX-TCP-011
+                //= VTX-TCP-012
+                Next::Packet(Incoming::Close) | Next::End => return self.stream.shutdown().await,
+                Next::Draining => {
+                    let mut close = BytesMut::new();
+                    Packet { id: 0, message: Message::Close }.encode(&mut close);
+                    self.write(close.freeze()).await?;
+                    return self.stream.shutdown().await;
+                }
+                //= VTX-TCP-009
+                Next::Refuse(refusal) => return self.last_words(&refusal).await,
+            }
+        }
+    }
+
+    /// The next packet, by the deadlines.
+    async fn next(&mut self, reader: &mut RequestReader) -> io::Result<Next> {
+        let shared = self.shared.clone();
+        let deadlines = &shared.settings.deadlines;
+        let waits_since = shared.runtime.now();
+        //= VTX-TCP-008
+        let mut request_by = None;
+        let mut draining = pin!(shared.lifecycle.reached(Phase::Draining));
+        loop {
+            let mut unread: &[u8] = &self.unread;
+            let incoming = reader.receive(&mut unread);
+            self.unread.advance(self.unread.len() - unread.len());
+            if let Some(incoming) = incoming {
+                return Ok(Next::Packet(incoming));
+            }
+            if !reader.is_idle() && request_by.is_none() {
+                request_by = Some(shared.runtime.now() + deadlines.request);
+            }
+            let deadline = request_by.unwrap_or(waits_since + deadlines.idle);
+            //= VTX-TCP-003
+            self.unread.reserve(REQUEST_READ);
+            let mut room = (&mut self.stream).take(REQUEST_READ as u64);
+            let read = shared.runtime.until(deadline, room.read_buf(&mut self.unread));
+            match select(pin!(read), draining.as_mut()).await {
+                Either::Left((Ok(Ok(0)), _)) => {
+                    return Ok(reader.finish().map_or(Next::End, Next::Refuse));
+                }
+                Either::Left((Ok(read), _)) => read.map(|_| ())?,
+                // A rejected packet that stays incomplete has its Error packet already.
+                Either::Left((Err(Elapsed), _)) if request_by.is_none() || reader.is_passing_over() => {
+                    return Ok(Next::End);
+                }
+                Either::Left((Err(Elapsed), _)) => {
+                    return Ok(Next::Refuse(Refusal::late(reader.packet_id())));
+                }
+                Either::Right(_) => return Ok(Next::Draining),
+            }
+        }
+    }
+
+    async fn answer(&mut self, id: u8, download: Download) -> io::Result<()> {
+        let shared = self.shared.clone();
+        match shared.look_up(id, download).await {
+            Ok(mut found) => match self.send(&mut found).await {
+                Ok(()) => Ok(()),
+                //= VTX-TCP-010
+                Err(broken_off) => {
+                    if broken_off == BrokenOff::Corrupt {
+                        shared.quarantine(download).await;
+                    }
+                    Err(broken_off.into())
+                }
+            },
+            Err(refusal) => self.refuse(&refusal).await,
+        }
+    }
+
+    async fn send(&mut self, found: &mut Found) -> Result<(), BrokenOff> {
+        found.send(&mut TcpSink { shared: &self.shared, stream: &mut self.stream }).await
+    }
+
+    async fn refuse(&mut self, refusal: &Refusal) -> io::Result<()> {
+        self.write(refusal.encode()).await
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
+        let mut sink = TcpSink { shared: &self.shared, stream: &mut self.stream };
+        Ok(sink.write(bytes).await?)
+    }
+
+    /// Sends a last Error packet, and sees to it that it arrives: a socket that is closed with unread bytes sends a reset,
+    /// which may overtake the packet.
+    async fn last_words(&mut self, refusal: &Refusal) -> io::Result<()> {
+        self.refuse(refusal).await?;
+        //= VTX-TCP-013
+        self.stream.shutdown().await?;
+        let shared = self.shared.clone();
+        let discard = async {
+            loop {
+                self.unread.clear();
+                self.unread.reserve(REQUEST_READ);
+                if matches!(self.stream.read_buf(&mut self.unread).await, Ok(0) | Err(_)) {
+                    return;
+                }
+            }
+        };
+        let _ = shared.runtime.timeout(shared.settings.deadlines.discard, discard).await;
+        Ok(())
+    }
+}
+
+struct TcpSink<'a> {
+    shared: &'a Shared,
+    stream: &'a mut Box<dyn ByteStream>,
+}
+
+impl Sink for TcpSink<'_> {
+    async fn write(&mut self, mut bytes: Bytes) -> Result<(), BrokenOff> {
+        let (runtime, progress) = (&self.shared.runtime, self.shared.settings.deadlines.progress);
+        while !bytes.is_empty() {
+            match runtime.timeout(progress, self.stream.write_buf(&mut bytes)).await {
+                Ok(Ok(count)) if count > 0 => {}
+                Ok(_) => return Err(BrokenOff::Gone),
+                Err(Elapsed) => return Err(BrokenOff::Late),
+            }
+        }
+        match runtime.timeout(progress, self.stream.flush()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(BrokenOff::Gone),
+            Err(Elapsed) => Err(BrokenOff::Late),
+        }
+    }
+}
+
+fn limit(id: u8, busy: Busy) -> Refusal {
+    tracing::debug!(%busy, "refused");
+    Refusal { ends: true, ..Refusal::new(id, ErrorCode::Internal, busy.to_string()) }
+}
+
+impl From<BrokenOff> for io::Error {
+    fn from(broken_off: BrokenOff) -> Self {
+        let (kind, message) = match broken_off {
+            BrokenOff::Gone => (io::ErrorKind::BrokenPipe, "the client is gone"),
+            BrokenOff::Late => (io::ErrorKind::TimedOut, "the client took nothing for too long"),
+            BrokenOff::Store => (io::ErrorKind::Other, "the store failed within an answer"),
+            BrokenOff::Corrupt => (io::ErrorKind::InvalidData, "the stored piece is damaged"),
+        };
+        Self::new(kind, message)
+    }
+}

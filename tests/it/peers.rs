@@ -1,0 +1,157 @@
+//! Clients and servers over loopback sockets.
+
+use bytes::Bytes;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use vortex_p2p::client::{Ask, QuicClient, RequestError, TcpClient};
+use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
+use vortex_p2p::server::{ServerSettings, StorageServer};
+use vortex_p2p::session::{Deadlines, Failure};
+use vortex_p2p::store::{MemoryStore, NewTask, TaskKey};
+use vortex_p2p::transport::quic::{self, QuicEndpoint, QuicSettings};
+use vortex_p2p::transport::tls::{Admission, ClientTls, Crypto, Identity, ServerIdentity, ServerTls, Trust};
+use vortex_p2p::transport::{Network, SocketSettings, TokioNetwork};
+use vortex_p2p::wire::{Algorithm, Digest, Division, ErrorCode, PieceKind, PieceLength, TaskId};
+
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A server on loopback, and what a client needs to reach it.
+struct Served {
+    runtime: SharedRuntime,
+    network: Arc<dyn Network>,
+    store: MemoryStore,
+    server: StorageServer,
+    quic: SocketAddr,
+    tcp: SocketAddr,
+    endpoint: QuicEndpoint,
+    dialer: quic::QuicClient,
+}
+
+impl Served {
+    async fn new(settings: ServerSettings) -> Self {
+        let runtime: SharedRuntime = Arc::new(TokioRuntime);
+        let network: Arc<dyn Network> = Arc::new(TokioNetwork::new(SocketSettings::default()));
+        let store = MemoryStore::new(runtime.clone());
+        let server = StorageServer::new(runtime.clone(), Arc::new(store.clone()), settings);
+        let crypto = Crypto::new(runtime.clone());
+        let identity = ServerIdentity::new(Identity::self_signed(&crypto).unwrap());
+        let tls = ServerTls::new(&crypto, &identity, &Admission::Anyone).unwrap();
+        let quic_settings = QuicSettings::default();
+        let bind =
+            |tls| QuicEndpoint::bind(runtime.clone(), network.clone(), LOOPBACK, quic_settings.clone(), tls);
+        let serving = bind(Some(&tls)).await.unwrap();
+        let quic = serving.local_addr().unwrap();
+        server.serve_quic(serving);
+        let listener = network.listen(LOOPBACK).await.unwrap();
+        let tcp = listener.local_addr().unwrap();
+        server.serve_tcp(listener);
+        let endpoint = bind(None).await.unwrap();
+        let trust = ClientTls::new(&crypto, &Trust::Insecure, None).unwrap();
+        let dialer = quic::QuicClient::new(runtime.clone(), &quic_settings, trust.into());
+        Self { runtime, network, store, server, quic, tcp, endpoint, dialer }
+    }
+
+    async fn insert(&self, kind: PieceKind, content: &Bytes, piece_length: u64) -> TaskKey {
+        let Digest::Sha256(hash) = Digest::of(Algorithm::Sha256, content) else { panic!() };
+        let key = TaskKey { kind, id: TaskId::from_sha256(hash) };
+        let piece_length = PieceLength::try_from(piece_length).unwrap();
+        let division = Division::new(content.len() as u64, piece_length).unwrap();
+        let task = NewTask { key, division, digest: None };
+        self.store.insert(task, Algorithm::Crc32, content).await.unwrap();
+        key
+    }
+
+    async fn quic(&self) -> QuicClient {
+        let dialing = self.endpoint.dial(&self.dialer, self.quic).unwrap();
+        let connection = dialing.established().await.unwrap();
+        QuicClient::new(connection, self.runtime.clone(), Deadlines::default())
+    }
+
+    async fn tcp(&self) -> TcpClient {
+        let stream = self.network.connect(self.tcp).await.unwrap();
+        TcpClient::new(stream, self.runtime.clone(), Deadlines::default())
+    }
+}
+
+fn content(length: usize) -> Bytes {
+    (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
+}
+
+async fn fetch_quic(client: &QuicClient, key: TaskKey, number: u32) -> Result<Vec<u8>, RequestError> {
+    client.request(Ask::new(key.piece(number))).await?.collect().await
+}
+
+/// Fetches over a connection and gets it back for the next request.
+async fn fetch_tcp(slot: &mut Option<TcpClient>, key: TaskKey, number: u32) -> Result<Vec<u8>, RequestError> {
+    let back = Arc::new(Mutex::new(None));
+    let give_back = {
+        let back = back.clone();
+        Box::new(move |client| *back.lock().unwrap() = Some(client))
+    };
+    let client = slot.take().expect("the connection was given back");
+    let fetched =
+        async { client.request(Ask::new(key.piece(number)), give_back).await?.collect().await }.await;
+    *slot = back.lock().unwrap().take();
+    fetched
+}
+
+fn is_not_found(error: &RequestError) -> bool {
+    matches!(error, RequestError::Failed(Failure::Refused { code: ErrorCode::NotFound, .. }))
+}
+
+//= VTX-REQ-006 test
+//= VTX-REQ-007 test
+//= VTX-REQ-011 test
+//= VTX-REQ-012 test
+//= VTX-REQ-013 test
+//= VTX-REQ-014 test
+//= VTX-TCP-001 test
+//= VTX-TCP-004 test
+//= VTX-QUC-012 test
+//= VTX-QUC-015 test
+#[tokio::test]
+async fn every_kind_and_every_size_arrives_over_both_transports() {
+    const PIECE: usize = 1 << 16;
+    let served = Served::new(ServerSettings::default()).await;
+    let quic = served.quic().await;
+    let mut tcp = Some(served.tcp().await);
+    for kind in PieceKind::ALL {
+        for length in [0, 1, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 3] {
+            let whole = content(length);
+            let key = served.insert(kind, &whole, PIECE as u64).await;
+            let pieces = length.div_ceil(PIECE).max(1) as u32;
+            let (mut over_quic, mut over_tcp) = (Vec::new(), Vec::new());
+            for number in 0..pieces {
+                over_quic.extend(fetch_quic(&quic, key, number).await.unwrap());
+                over_tcp.extend(fetch_tcp(&mut tcp, key, number).await.unwrap());
+            }
+            assert_eq!(over_quic, whole);
+            assert_eq!(over_tcp, whole);
+            assert!(is_not_found(&fetch_quic(&quic, key, pieces).await.unwrap_err()));
+            assert!(is_not_found(&fetch_tcp(&mut tcp, key, pieces).await.unwrap_err()));
+        }
+    }
+    let nobodys = TaskKey { kind: PieceKind::Cache, id: TaskId::from_sha256([1; 32]) };
+    assert!(is_not_found(&fetch_quic(&quic, nobodys, 0).await.unwrap_err()));
+    let one_kind = served.insert(PieceKind::Cache, &content(77), 100).await;
+    let other_kind = TaskKey { kind: PieceKind::Piece, ..one_kind };
+    assert!(is_not_found(&fetch_quic(&quic, other_kind, 0).await.unwrap_err()));
+    assert!(is_not_found(&fetch_tcp(&mut tcp, other_kind, 0).await.unwrap_err()));
+    assert_eq!(fetch_tcp(&mut tcp, one_kind, 0).await.unwrap(), content(77));
+}
+
+#[tokio::test]
+async fn a_shutdown_finishes_what_is_under_way_and_ends() {
+    //= VTX-QUC-027 test
+    //= VTX-QUC-046 test
+    let served = Served::new(ServerSettings::default()).await;
+    let whole = content(3 << 20);
+    let key = served.insert(PieceKind::Piece, &whole, 4 << 20).await;
+    let client = served.quic().await;
+    let mut answer = client.request(Ask::new(key.piece(0))).await.unwrap();
+    let (received, ()) = tokio::join!(answer.collect(), served.server.shutdown());
+    assert_eq!(received.unwrap(), whole);
+    let reason = client.connection().closed().await;
+    let quinn::ConnectionError::ApplicationClosed(close) = reason else { panic!("{reason}") };
+    assert_eq!(close.error_code, quic::AppCode::GoingAway.into());
+}
