@@ -155,6 +155,7 @@ impl StoredPiece {
             length: self.span.length,
             digest: digest.into(),
             parent_id: self.provenance.parent_id.as_bounded(),
+            //= VTX-CNT-014
             traffic_type: TrafficType::REMOTE_PEER,
             cost: self.provenance.cost,
             created_at: self.provenance.created_at,
