@@ -36,3 +36,25 @@ pub(crate) fn check(name: &str, expected: &str) {
         expected.lines().nth(line).unwrap_or("(end)"),
     );
 }
+
+/// Markdown with its paragraphs broken at 140 columns. Headings, tables and code stay as they are.
+pub(crate) fn wrap(markdown: &str) -> String {
+    let mut wrapped = String::new();
+    let mut code = false;
+    for line in markdown.lines() {
+        code ^= line.starts_with("```");
+        let mut column = 0;
+        for word in line.split_inclusive(' ') {
+            let prose = !code && !line.starts_with(['#', '|', '`']);
+            if prose && column > 0 && column + word.trim_end().chars().count() > 140 {
+                wrapped.truncate(wrapped.trim_end().len());
+                wrapped.push('\n');
+                column = 0;
+            }
+            wrapped.push_str(word);
+            column += word.chars().count();
+        }
+        wrapped.push('\n');
+    }
+    wrapped
+}

@@ -8,9 +8,11 @@
     reason = "a test that fails says where"
 )]
 
+mod book;
 mod committed;
 #[cfg(feature = "config")]
 mod config;
+mod exchange;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod peers;
 mod session;

@@ -132,8 +132,8 @@ fn the_coverage_table_of_the_book_is_up_to_date() {
     let mut page = String::from(
         "# Coverage\n\n\
          Where the reference implementation meets each requirement and which tests prove it. Generated from citations in the code \
-         (`//= VTX-FRM-011`, in\ntests `//= VTX-FRM-011 test`); a test of the repository fails when this page is out of date, and when a \
-         requirement loses what it had.\n*Independent* is the [Python client](weekend.md), which was written from the text alone and only \
+         (`//= VTX-FRM-011`, in tests `//= VTX-FRM-011 test`); a test of the repository fails when this page is out of date, and when a \
+         requirement loses what it had. *Independent* is the [Python client](weekend.md), which was written from the text alone and only \
          cites what a client does.\n\n\
          | Area | Chapter | Requirements | Implemented | Tested | Independent |\n|---|---|--:|--:|--:|--:|\n",
     );
@@ -164,7 +164,7 @@ fn the_coverage_table_of_the_book_is_up_to_date() {
             ));
         }
     }
-    committed::check(COVERAGE, &page);
+    committed::check(COVERAGE, &committed::wrap(&page));
 }
 
 /// What each requirement lacks, of those that lack anything.
