@@ -300,11 +300,11 @@ pub trait PieceStore: Send + Sync + fmt::Debug + 'static {
     /// disk; [`StoreError::Io`].
     fn writer(&self, request: Download) -> BoxFuture<'_, Result<Box<dyn PieceWriter>, StoreError>>;
 
-    /// Takes a piece out of service whose bytes do not match its digest. It is served no more, from this call on and
-    /// after a restart, until it has been written again. Without effect on a piece that is not held.
+    /// Takes a piece out of service whose bytes do not match its digest: it is served no more, nor after a restart,
+    /// until it has been written again. Without effect on a piece that is not held.
     ///
     /// # Errors
-    /// [`StoreError::Io`]: it is out of service until the restart only.
+    /// [`StoreError::Full`], [`StoreError::Io`]: it may be served again after a restart.
     fn mark_damaged(&self, request: Download) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Says whether collection may take a task.

@@ -21,7 +21,7 @@ pub type DiskLock = Box<dyn fmt::Debug + Send + Sync>;
 
 /// A directory of files. Names have no separator and are safe as file names.
 ///
-/// After a power cut, a name that was created or removed may be there or not, unless [`Disk::sync_names`] has returned
+/// After a power cut, a name that was created, renamed or removed may be there or not, unless [`Disk::sync_names`] has returned
 /// since.
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Opens a file.
@@ -35,6 +35,13 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`io::ErrorKind::NotFound`], and whatever the disk fails with.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Gives a file another name, in place of the file that had it, if any. After a power cut the new name stands for
+    /// the one file or the other, never for none.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`], and whatever the disk fails with.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// The names of all files, in any order.
     ///

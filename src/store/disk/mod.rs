@@ -1,7 +1,455 @@
 //! Pieces on a disk, safe against power cuts.
+//!
+//! ```text
+//!   index.redb                      which tasks, which pieces of them are durable, with digest and provenance
+//!   <kind>-<task id>-<serial>.content   the bytes of one task, each piece at its offset
+//!   lock                            held by the process that has the store open
+//! ```
+//!
+//! A piece is written into the content file of its task, where nobody reads it. Its commit syncs that file, then enters
+//! the piece into the index, then syncs the index; only then is it acknowledged, and only what the index has is served.
+//! So a power cut at any moment leaves, of each piece, all or nothing, and the order never depends on which unsynced
+//! writes a disk happens to keep. Pieces that are committed at the same time share their syncs ([`queue`]).
+//!
+//! Nothing writes over bytes that the index vouches for: a piece that is held has no writer, and a damaged one is
+//! entered as damaged, durably, before it gets one.
 
+mod content;
 mod device;
+mod index;
 mod os;
+mod queue;
+mod writer;
 
 pub use device::{Disk, DiskFile, DiskLock, OpenMode};
 pub use os::OsDisk;
+
+use super::{
+    Collected, Keep, Missing, NewTask, PieceSet, PieceStore, PieceWriter, StoreError, StoredPiece, Task,
+    TaskKey,
+};
+use crate::runtime::{BoxFuture, SharedRuntime};
+use crate::wire::{Digest, Division, Download, PieceSpan};
+use index::{Change, Found, Index, PieceRecord};
+use queue::Queue;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+/// A store in a directory of a [`Disk`]. Clones share it; the last one that is dropped closes it.
+#[derive(Debug, Clone)]
+pub struct DiskStore(Arc<Inner>);
+
+struct Inner {
+    runtime: SharedRuntime,
+    disk: Arc<dyn Disk>,
+    index: Index,
+    queue: Queue,
+    /// What the index has, and what is in use. Only the queue's job adds and removes.
+    tasks: Mutex<BTreeMap<TaskKey, Arc<Entry>>>,
+    next_serial: AtomicU64,
+    /// Released last, after the index was closed.
+    _lock: DiskLock,
+}
+
+/// A task. Whoever reads or writes it holds a reference, and by their number collection knows.
+#[derive(Debug)]
+struct Entry {
+    key: TaskKey,
+    serial: u64,
+    division: Division,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    digest: Option<Digest>,
+    pinned: bool,
+    held: u64,
+    /// Seconds since the Unix epoch, and as the index has it.
+    accessed: u64,
+    accessed_saved: u64,
+    /// It is being deleted: nobody finds it any more.
+    leaving: bool,
+    writing: BTreeSet<u32>,
+    /// Damaged, and held as far as the index knows.
+    damaged: BTreeSet<u32>,
+    /// How many syncs of the content failed. A writer that began before the last of them can't rely on any later one.
+    lost: u64,
+    file: Option<Weak<dyn DiskFile>>,
+}
+
+impl Entry {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while the lock is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn task(&self) -> Task {
+        let state = self.state();
+        Task {
+            key: self.key,
+            division: self.division,
+            digest: state.digest,
+            held: state.held.saturating_sub(state.damaged.len() as u64),
+            pinned: state.pinned,
+        }
+    }
+
+    fn span(&self, number: u32) -> Result<PieceSpan, Missing> {
+        self.division.piece(number).ok_or(Missing::Piece { pieces: self.division.pieces() })
+    }
+
+    fn file_name(&self) -> String {
+        content_name(&self.key, self.serial)
+    }
+
+    /// The content file; opened once for all that use it at the same time.
+    fn file(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, StoreError> {
+        let mut state = self.state();
+        if let Some(file) = state.file.as_ref().and_then(Weak::upgrade) {
+            return Ok(file);
+        }
+        let file = disk.open(&self.file_name(), OpenMode::Existing);
+        let file = file.map_err(|error| StoreError::io("opening the content of a task", error))?;
+        state.file = Some(Arc::downgrade(&file));
+        Ok(file)
+    }
+}
+
+/// The name of a content file. Kind, id and serial are safe as file names.
+fn content_name(key: &TaskKey, serial: u64) -> String {
+    format!("{}-{}-{serial:016x}{CONTENT}", key.kind, key.id)
+}
+
+const CONTENT: &str = ".content";
+
+/// Whether a file is the store's and holds content.
+fn is_content(name: &str) -> bool {
+    name.ends_with(CONTENT)
+}
+
+impl DiskStore {
+    /// Opens the store on `disk`, or makes one where there is none, and cleans up what a crash left behind: content
+    /// files that the index does not know, and tasks whose content is gone.
+    ///
+    /// Reads the tasks, not the pieces; after a crash redb reads the index once.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`], [`StoreError::Corrupt`], [`StoreError::Full`], [`StoreError::Io`].
+    pub async fn open(disk: Arc<dyn Disk>, runtime: SharedRuntime) -> Result<Self, StoreError> {
+        let inner = Arc::clone(&runtime).blocking(move || Inner::open(disk, runtime)).await??;
+        Ok(Self(Arc::new(inner)))
+    }
+}
+
+impl Inner {
+    fn open(disk: Arc<dyn Disk>, runtime: SharedRuntime) -> Result<Self, StoreError> {
+        let failed = |error| StoreError::io("opening the store", error);
+        let lock = disk.lock().map_err(failed)?.ok_or(StoreError::Locked)?;
+        let names = disk.list().map_err(failed)?;
+        let index = Index::open(Arc::clone(&disk), &names)?;
+        let records = index.tasks()?;
+        let next_serial = records.iter().map(|(_, record)| record.serial).max().map_or(0, |last| last + 1);
+
+        let mut unknown: BTreeSet<String> = names.into_iter().filter(|name| is_content(name)).collect();
+        let mut tasks = BTreeMap::new();
+        let mut gone = Vec::new();
+        for (key, record) in records {
+            if !unknown.remove(&content_name(&key, record.serial)) {
+                gone.push((key, record.serial, Change::Delete));
+                continue;
+            }
+            let state = State {
+                digest: record.digest,
+                pinned: record.pinned,
+                held: record.held,
+                accessed: record.accessed,
+                accessed_saved: record.accessed,
+                ..State::default()
+            };
+            let (serial, division) = (record.serial, record.division);
+            tasks.insert(key, Arc::new(Entry { key, serial, division, state: Mutex::new(state) }));
+        }
+        if !gone.is_empty() {
+            tracing::warn!(tasks = gone.len(), "the content of some tasks is gone, they are forgotten");
+            index.change(&gone)?;
+        }
+        for name in &unknown {
+            disk.remove(name).map_err(failed)?;
+        }
+        if !unknown.is_empty() {
+            // A serial may be given out again only when no file of that name can come back.
+            disk.sync_names().map_err(failed)?;
+        }
+        Ok(Self {
+            runtime,
+            disk,
+            index,
+            queue: Queue::default(),
+            tasks: Mutex::new(tasks),
+            next_serial: AtomicU64::new(next_serial),
+            _lock: lock,
+        })
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, BTreeMap<TaskKey, Arc<Entry>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entry(&self, key: TaskKey) -> Result<Arc<Entry>, Missing> {
+        // The reference is taken under the lock: collection counts references under it.
+        let tasks = self.tasks();
+        tasks.get(&key).filter(|entry| !entry.state().leaving).cloned().ok_or(Missing::Task)
+    }
+
+    fn now(&self) -> u64 {
+        self.runtime.unix_time().as_secs()
+    }
+
+    /// Runs `job` where it may block.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl FnOnce(&Arc<Self>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = Arc::clone(self);
+        self.runtime.blocking(move || job(&inner)).await?
+    }
+
+    async fn create(self: &Arc<Self>, new: NewTask) -> Result<Task, StoreError> {
+        loop {
+            if let Ok(entry) = self.entry(new.key) {
+                let known = entry.state().digest;
+                let digest = super::agree(&entry.division, known, &new)?;
+                if let Some(digest) = digest.filter(|_| known.is_none())
+                    && self.change(&entry, Change::Digest(digest)).await? == Found::No
+                {
+                    continue;
+                }
+                return Ok(entry.task());
+            }
+            let accessed = self.now();
+            let state = State { digest: new.digest, accessed, accessed_saved: accessed, ..State::default() };
+            let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
+            let entry =
+                Arc::new(Entry { key: new.key, serial, division: new.division, state: Mutex::new(state) });
+            let made = Arc::clone(&entry);
+            self.blocking(move |inner| inner.make_content(&made)).await?;
+            // The file is durable. Where another has created the task meanwhile, the queue removes it again.
+            if self.change(&entry, Change::Create { new, accessed }).await? == Found::Yes {
+                return Ok(entry.task());
+            }
+        }
+    }
+
+    /// Makes the content file of a task, with all the room that it will need.
+    fn make_content(&self, entry: &Entry) -> Result<(), StoreError> {
+        let name = entry.file_name();
+        let made = self.disk.open(&name, OpenMode::New).and_then(|file| {
+            file.allocate(entry.division.length())?;
+            file.sync()?;
+            self.disk.sync_names()
+        });
+        made.map_err(|error| {
+            self.remove_content(entry);
+            StoreError::io("making room for a task", error)
+        })
+    }
+
+    /// Removes a content file that the index does not know. Where that fails, the next start does it.
+    fn remove_content(&self, entry: &Entry) {
+        match self.disk.remove(&entry.file_name()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, task = %entry.key, "the content of a task could not be removed");
+            }
+            _ => {}
+        }
+    }
+
+    fn piece(self: &Arc<Self>, request: Download) -> Result<StoredPiece, StoreError> {
+        let number = request.number;
+        let entry = self.entry(request.into())?;
+        let span = entry.span(number)?;
+        let damaged = || StoreError::Damaged { number };
+        if entry.state().damaged.contains(&number) {
+            return Err(damaged());
+        }
+        //= VTX-REQ-015
+        let provenance = match self.index.piece(entry.serial, number)? {
+            Some(PieceRecord::Held(provenance)) => provenance,
+            Some(PieceRecord::Damaged) => return Err(damaged()),
+            None => return Err(Missing::Content.into()),
+        };
+        let file = entry.file(&*self.disk)?;
+        entry.state().accessed = self.now();
+        let content = content::Stored::new(Arc::clone(self), entry, file, number, span);
+        Ok(StoredPiece { number, span, provenance, content: Arc::new(content) })
+    }
+
+    async fn writer(self: &Arc<Self>, request: Download) -> Result<Box<dyn PieceWriter>, StoreError> {
+        let number = request.number;
+        let entry = self.entry(request.into())?;
+        let span = entry.span(number)?;
+        let slot = writer::Slot::take(entry, number)?;
+        let (slot, file, record) = self
+            .blocking(move |inner| {
+                let record = inner.index.piece(slot.entry().serial, number)?;
+                Ok((Arc::clone(&slot), slot.entry().file(&*inner.disk)?, record))
+            })
+            .await?;
+        if let Some(PieceRecord::Held(_)) = record {
+            if !slot.entry().state().damaged.contains(&number) {
+                return Err(StoreError::Held { number });
+            }
+            // It was found damaged, and the index could not be told: before the bytes change, it has to be.
+            self.change(slot.entry(), Change::Damaged { number }).await?;
+        }
+        Ok(Box::new(writer::Writer::new(Arc::clone(self), slot, file, span)))
+    }
+
+    async fn mark_damaged(self: &Arc<Self>, request: Download) -> Result<(), StoreError> {
+        let number = request.number;
+        let Ok(entry) = self.entry(request.into()) else { return Ok(()) };
+        let serial = entry.serial;
+        let record = self.blocking(move |inner| inner.index.piece(serial, number)).await?;
+        if let Some(PieceRecord::Held(_)) = record {
+            entry.state().damaged.insert(number);
+            self.change(&entry, Change::Damaged { number }).await?;
+        }
+        Ok(())
+    }
+
+    /// Marks a task as leaving, so that nobody finds it, and deletes it.
+    async fn delete(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), StoreError> {
+        self.change(entry, Change::Delete).await.map(|_| ())
+    }
+
+    async fn collect(self: &Arc<Self>, keep: Keep) -> Result<Collected, StoreError> {
+        self.save_accesses().await?;
+        let mut collected = Collected::default();
+        let mut bytes: u64 = self.tasks().values().fold(0, |sum, e| sum.saturating_add(e.division.length()));
+        let mut oldest: Vec<_> =
+            self.tasks().values().map(|e| (e.state().accessed, e.key, e.serial)).collect();
+        oldest.sort_unstable();
+        for (accessed, key, serial) in oldest {
+            if !keep.wants_less(bytes, Duration::from_secs(self.now().saturating_sub(accessed))) {
+                break;
+            }
+            let Some(entry) = self.take_idle(key, serial, accessed) else { continue };
+            self.delete(&entry).await?;
+            let length = entry.division.length();
+            bytes = bytes.saturating_sub(length);
+            collected.bytes = collected.bytes.saturating_add(length);
+            collected.tasks.push(key);
+        }
+        Ok(collected)
+    }
+
+    /// Marks a task as leaving, if nobody uses it or has used it since.
+    fn take_idle(&self, key: TaskKey, serial: u64, accessed: u64) -> Option<Arc<Entry>> {
+        let tasks = self.tasks();
+        let entry = tasks.get(&key).filter(|entry| entry.serial == serial)?;
+        let mut state = entry.state();
+        if state.pinned || state.leaving || state.accessed != accessed || Arc::strong_count(entry) > 1 {
+            return None;
+        }
+        state.leaving = true;
+        drop(state);
+        Some(Arc::clone(entry))
+    }
+
+    /// Enters into the index when tasks were read last: not worth a sync of its own at each read.
+    async fn save_accesses(self: &Arc<Self>) -> Result<(), StoreError> {
+        let entries: Vec<_> = self.tasks().values().cloned().collect();
+        let mut saved = Vec::new();
+        for entry in entries {
+            let (accessed, known) = {
+                let state = entry.state();
+                (state.accessed, state.accessed_saved)
+            };
+            if accessed != known {
+                saved.push(self.submit(entry, Change::Accessed(accessed), None));
+            }
+        }
+        for done in saved {
+            done.await.map_err(|_| StoreError::Unavailable)??;
+        }
+        Ok(())
+    }
+}
+
+impl PieceStore for DiskStore {
+    fn create(&self, task: NewTask) -> BoxFuture<'_, Result<Task, StoreError>> {
+        Box::pin(self.0.create(task))
+    }
+
+    fn task(&self, key: TaskKey) -> BoxFuture<'_, Result<Option<Task>, StoreError>> {
+        Box::pin(std::future::ready(Ok(self.0.entry(key).ok().map(|entry| entry.task()))))
+    }
+
+    fn tasks(&self) -> BoxFuture<'_, Result<Vec<Task>, StoreError>> {
+        let tasks = self.0.tasks();
+        let tasks = tasks.values().filter(|entry| !entry.state().leaving).map(|entry| entry.task());
+        Box::pin(std::future::ready(Ok(tasks.collect())))
+    }
+
+    fn held(&self, key: TaskKey) -> BoxFuture<'_, Result<PieceSet, StoreError>> {
+        Box::pin(self.0.blocking(move |inner| {
+            let entry = inner.entry(key)?;
+            let mut held = inner.index.held(entry.serial)?;
+            for number in &entry.state().damaged {
+                held.remove(*number);
+            }
+            Ok(held)
+        }))
+    }
+
+    fn piece(&self, request: Download) -> BoxFuture<'_, Result<StoredPiece, StoreError>> {
+        Box::pin(self.0.blocking(move |inner| inner.piece(request)))
+    }
+
+    fn writer(&self, request: Download) -> BoxFuture<'_, Result<Box<dyn PieceWriter>, StoreError>> {
+        Box::pin(self.0.writer(request))
+    }
+
+    fn mark_damaged(&self, request: Download) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.0.mark_damaged(request))
+    }
+
+    fn pin(&self, key: TaskKey, pinned: bool) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let entry = self.0.entry(key)?;
+            match self.0.change(&entry, Change::Pin(pinned)).await? {
+                Found::Yes => Ok(()),
+                Found::No => Err(Missing::Task.into()),
+            }
+        })
+    }
+
+    fn delete(&self, key: TaskKey) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let entry = {
+                let tasks = self.0.tasks();
+                let Some(entry) = tasks.get(&key).filter(|entry| !entry.state().leaving) else {
+                    return Ok(false);
+                };
+                entry.state().leaving = true;
+                Arc::clone(entry)
+            };
+            self.0.delete(&entry).await.map(|()| true)
+        })
+    }
+
+    fn collect(&self, keep: Keep) -> BoxFuture<'_, Result<Collected, StoreError>> {
+        Box::pin(self.0.collect(keep))
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("disk", &self.disk).finish_non_exhaustive()
+    }
+}

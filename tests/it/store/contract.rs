@@ -14,22 +14,31 @@ use vortex_p2p::wire::{Algorithm, Digest, Division, ErrorCode, PieceKind, PieceL
 fn each_store(test: impl Fn(&Inline, SharedStore)) {
     let runtime = Inline::new();
     test(&runtime, Arc::new(MemoryStore::new(runtime.clone())));
+    #[cfg(feature = "disk")]
+    {
+        use vortex_p2p::store::disk::{DiskStore, OsDisk};
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = Inline::new();
+        let disk = Arc::new(OsDisk::open(directory.path().join("a/new/store")).unwrap());
+        let store = ready(DiskStore::open(disk, runtime.clone())).unwrap();
+        test(&runtime, Arc::new(store));
+    }
 }
 
-fn key(kind: PieceKind, id: u8) -> TaskKey {
+pub(super) fn key(kind: PieceKind, id: u8) -> TaskKey {
     TaskKey { kind, id: TaskId::from_sha256([id; 32]) }
 }
 
-fn new_task(id: u8, length: u64, piece_length: u64) -> NewTask {
+pub(super) fn new_task(id: u8, length: u64, piece_length: u64) -> NewTask {
     let division = Division::new(length, PieceLength::try_from(piece_length).unwrap()).unwrap();
     NewTask { key: key(PieceKind::Piece, id), division, digest: None }
 }
 
-fn bytes(length: usize, seed: u8) -> Bytes {
+pub(super) fn bytes(length: usize, seed: u8) -> Bytes {
     (0..length).map(|at| (at as u8).wrapping_mul(31) ^ seed).collect()
 }
 
-fn provenance(content: &[u8]) -> Provenance {
+pub(super) fn provenance(content: &[u8]) -> Provenance {
     Provenance {
         digest: Digest::of(Algorithm::Crc32, content),
         parent_id: ParentId::new("host-1"),
