@@ -10,9 +10,17 @@ mod error;
 mod quic;
 mod tcp;
 
-pub use crate::session::{Ask, Failure, Piece, Received, Rejection};
+pub use crate::session::{Ask, ExtensionReply, Failure, Piece, Received, Rejection};
 pub use answer::Answer;
 pub use error::{RequestError, Waited};
 #[cfg(feature = "quic")]
 pub use quic::QuicClient;
 pub use tcp::{GiveBack, TcpClient};
+
+/// A packet id. Which one is of no account; deployed peers draw theirs, too.
+fn random_id(runtime: &crate::runtime::SharedRuntime) -> u8 {
+    let mut id = [0];
+    runtime.fill_random(&mut id);
+    let [id] = id;
+    id
+}

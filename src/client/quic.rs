@@ -1,12 +1,16 @@
 //! Requests over a QUIC connection: a bidirectional stream for each.
 
 use super::answer::{Answer, Progress, Source};
-use super::{RequestError, Waited};
+use super::{RequestError, Waited, random_id};
 use crate::runtime::{BoxFuture, SharedRuntime};
-use crate::session::{Ask, ClientEvent, ClientRequest, Deadlines, Failure, Piece, Rejection};
+use crate::session::{
+    Ask, ClientEvent, ClientRequest, Deadlines, ExtensionReply, Failure, Piece, Rejection, longest_reply,
+    read_reply,
+};
 use crate::transport::quic::AppCode;
+use crate::wire::extension::ExtensionRequest;
 use bytes::Bytes;
-use quinn::{ReadError, RecvStream, WriteError};
+use quinn::{ReadError, ReadToEndError, RecvStream, WriteError};
 use std::collections::VecDeque;
 use std::io;
 use std::time::Instant;
@@ -46,7 +50,8 @@ impl QuicClient {
         //= VTX-LIM-003
         let piece_by = asked + self.deadlines.piece;
         let first_by = piece_by.min(asked + self.deadlines.first_byte);
-        let opened = self.runtime.until(first_by, self.send(&ask)).await;
+        let opened =
+            self.runtime.until(first_by, self.send(&ask.download.encode(random_id(&self.runtime)))).await;
         let stream = opened.map_err(|_| RequestError::TimedOut(Waited::FirstByte))??;
         let mut source = QuicSource {
             stream,
@@ -62,12 +67,34 @@ impl QuicClient {
         }
     }
 
-    async fn send(&self, ask: &Ask) -> Result<RecvStream, RequestError> {
-        let mut id = [0];
-        self.runtime.fill_random(&mut id);
+    /// Sends a request of an extension on a stream of its own, and reads the answer whole. `None`: the peer does not know
+    /// the extension.
+    ///
+    /// # Errors
+    /// [`RequestError`]; the deadline is that of the first byte, for all of the answer.
+    pub async fn extension(
+        &self,
+        request: &ExtensionRequest,
+    ) -> Result<Option<ExtensionReply>, RequestError> {
+        //= VTX-EXT-003
+        let exchange = async {
+            let mut stream = self.send(&request.encode(random_id(&self.runtime))).await?;
+            match stream.read_to_end(longest_reply(request)).await {
+                Ok(bytes) => Ok(read_reply(request, &bytes.into())?),
+                Err(ReadToEndError::TooLong) => Err(Rejection::Trailing.into()),
+                Err(ReadToEndError::Read(ReadError::Reset(_))) => Ok(None),
+                Err(ReadToEndError::Read(error)) => Err(RequestError::Lost(error.into())),
+            }
+        };
+        let answered = self.runtime.timeout(self.deadlines.first_byte, exchange).await;
+        answered.unwrap_or(Err(RequestError::TimedOut(Waited::FirstByte)))
+    }
+
+    /// Opens a stream for `packet`, which is all that is sent on it.
+    async fn send(&self, packet: &[u8]) -> Result<RecvStream, RequestError> {
         //= VTX-QUC-012
         let (mut send, receive) = self.connection.open_bi().await.map_err(lost)?;
-        match send.write_all(&ask.download.encode(id[0])).await {
+        match send.write_all(packet).await {
             //= VTX-QUC-013
             Ok(()) => {
                 // It fails only on a stream that is finished or reset, and this one is neither.

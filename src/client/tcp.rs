@@ -1,10 +1,14 @@
 //! Requests over a TCP connection: one after another.
 
 use super::answer::{Answer, Progress, Source};
-use super::{RequestError, Waited};
+use super::{RequestError, Waited, random_id};
 use crate::runtime::{BoxFuture, SharedRuntime};
-use crate::session::{Ask, ClientEvent, ClientRequest, Deadlines, Failure, Piece};
+use crate::session::{
+    Ask, ClientEvent, ClientRequest, Deadlines, ExtensionReply, Failure, Piece, Rejection, longest_reply,
+    read_reply,
+};
 use crate::transport::ByteStream;
+use crate::wire::extension::ExtensionRequest;
 use bytes::{Bytes, BytesMut};
 use std::fmt;
 use std::io;
@@ -81,10 +85,37 @@ impl TcpClient {
         }
     }
 
+    /// Sends a request of an extension, and reads the answer whole. It takes the connection: a deployed peer ends it at a
+    /// tag that it does not know. `None`: the peer does not know the extension.
+    ///
+    /// # Errors
+    /// [`RequestError`]; the deadline is that of the first byte, for all of the answer.
+    pub async fn extension(
+        mut self,
+        request: &ExtensionRequest,
+    ) -> Result<Option<ExtensionReply>, RequestError> {
+        //= VTX-EXT-004
+        let runtime = self.runtime.clone();
+        let exchange = async {
+            let limit = longest_reply(request) as u64;
+            let mut bytes = Vec::new();
+            // The peer may have ended the connection by the time that these are written, and what it sent counts.
+            let _ = self.stream.write_all(&request.encode(random_id(&runtime))).await;
+            let _ = self.stream.shutdown().await;
+            match (&mut self.stream).take(limit + 1).read_to_end(&mut bytes).await {
+                Ok(_) if bytes.len() as u64 > limit => Err(Rejection::Trailing.into()),
+                //= VTX-EXT-005
+                Err(_) if bytes.is_empty() => Ok(None),
+                Err(error) => Err(RequestError::Lost(error)),
+                Ok(_) => Ok(read_reply(request, &bytes.into())?),
+            }
+        };
+        let answered = runtime.timeout(self.deadlines.first_byte, exchange).await;
+        answered.unwrap_or(Err(RequestError::TimedOut(Waited::FirstByte)))
+    }
+
     async fn send(&mut self, ask: &Ask) -> io::Result<()> {
-        let mut id = [0];
-        self.runtime.fill_random(&mut id);
-        self.stream.write_all(&ask.download.encode(id[0])).await?;
+        self.stream.write_all(&ask.download.encode(random_id(&self.runtime))).await?;
         self.stream.flush().await
     }
 }

@@ -6,6 +6,7 @@
 
 mod admission;
 mod answering;
+mod extension;
 mod lifecycle;
 #[cfg(feature = "quic")]
 mod quic;

@@ -6,7 +6,7 @@ use super::lifecycle::Phase;
 use super::{Shared, StorageServer};
 use crate::session::{Incoming, Refusal, RequestReader};
 use crate::transport::quic::{AppCode, QuicEndpoint};
-use crate::wire::{Download, ErrorCode, Tag};
+use crate::wire::{Download, ErrorCode, ReservedTag};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use quinn::{Connection, ReadError, RecvStream, SendStream};
@@ -186,9 +186,11 @@ impl Request {
                 Ok(place) => self.answer(id, download, place).await,
                 Err(busy) => self.busy(busy),
             },
-            Ok(Read::Packet(Incoming::Extension { id, tag, .. })) => {
-                self.refuse(&Refusal::no_request(id, Tag::Reserved(tag))).await;
-            }
+            Ok(Read::Packet(Incoming::Extension { id, tag, value })) => match admission.answer(&served.place)
+            {
+                Ok(place) => self.extend(id, tag, &value, place).await,
+                Err(busy) => self.busy(busy),
+            },
             //= VTX-CLS-003
             Ok(Read::Packet(Incoming::Close)) => {
                 finish(&mut self.send);
@@ -241,13 +243,32 @@ impl Request {
         }
     }
 
-    async fn refuse(mut self, refusal: &Refusal) {
+    async fn extend(mut self, id: u8, tag: ReservedTag, value: &[u8], _place: AnswerPlace) {
+        stop(&mut self.receive, AppCode::NoError);
+        let shared = self.served.shared.clone();
+        match shared.extend(id, tag, value).await {
+            Ok(reply) => self.send_all([reply.packet, reply.content]).await,
+            Err(refusal) => self.refuse(&refusal).await,
+        }
+    }
+
+    async fn refuse(self, refusal: &Refusal) {
+        self.send_all([refusal.encode()]).await;
+    }
+
+    /// Sends an answer that is in memory, and ends the stream.
+    async fn send_all<const N: usize>(mut self, parts: [Bytes; N]) {
         let shared = self.served.shared.clone();
         let mut sink = QuicSink { shared: &shared, send: &mut self.send };
-        if sink.write(refusal.encode()).await.is_ok() {
-            finish(&mut self.send);
-            self.delivered().await;
+        for part in parts {
+            match sink.write(part).await {
+                Ok(()) => {}
+                Err(BrokenOff::Late) => return reset(&mut self.send, AppCode::Deadline),
+                Err(_) => return,
+            }
         }
+        finish(&mut self.send);
+        self.delivered().await;
     }
 
     fn busy(mut self, busy: Busy) {

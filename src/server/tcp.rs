@@ -7,7 +7,7 @@ use super::{Shared, StorageServer};
 use crate::runtime::Elapsed;
 use crate::session::{Incoming, Refusal, RequestReader};
 use crate::transport::{ByteStream, Listener};
-use crate::wire::{Download, ErrorCode, Message, Packet, Tag};
+use crate::wire::{Download, ErrorCode, Message, Packet, ReservedTag};
 #[cfg(feature = "sendfile")]
 use crate::{session::AnswerStep, transport::FileSend};
 use bytes::{Buf, Bytes, BytesMut};
@@ -101,8 +101,11 @@ impl Connection {
                         Err(busy) => return self.last_words(&limit(id, busy)).await,
                     }
                 }
-                Next::Packet(Incoming::Extension { id, tag, .. }) => {
-                    self.refuse(&Refusal::no_request(id, Tag::Reserved(tag))).await?;
+                Next::Packet(Incoming::Extension { id, tag, value }) => {
+                    match self.shared.admission.answer(place) {
+                        Ok(_place) => self.extend(id, tag, &value).await?,
+                        Err(busy) => return self.last_words(&limit(id, busy)).await,
+                    }
                 }
                 //= VTX-TCP-007
                 Next::Packet(Incoming::Refuse(refusal)) if refusal.ends => {
@@ -181,6 +184,16 @@ impl Connection {
                     Err(broken_off.into())
                 }
             },
+            Err(refusal) => self.refuse(&refusal).await,
+        }
+    }
+
+    async fn extend(&mut self, id: u8, tag: ReservedTag, value: &[u8]) -> io::Result<()> {
+        match self.shared.clone().extend(id, tag, value).await {
+            Ok(reply) => {
+                self.write(reply.packet).await?;
+                self.write(reply.content).await
+            }
             Err(refusal) => self.refuse(&refusal).await,
         }
     }

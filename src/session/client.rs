@@ -6,6 +6,7 @@
 //!    +-- Error, Close, end        +-- end                        +-- more bytes (QUIC), mismatch
 //! ```
 
+use crate::wire::extension::ExtensionError;
 use crate::wire::{
     DecodeError, Decoder, Digest, DigestClaim, DigestError, Download, ErrorCode, Escaped, Hasher, Message,
     Metadata, PieceKind, PieceLength, Tag, TrafficType,
@@ -125,6 +126,9 @@ pub enum Rejection {
         /// The length announced.
         got: PieceLength,
     },
+    /// It is the answer of an extension, and does not hold its fields.
+    #[error("the answer of an extension: {0}")]
+    Extension(ExtensionError),
     /// The digest can't be checked.
     #[error("digest: {0}")]
     Digest(DigestError),

@@ -7,9 +7,11 @@
 mod answer;
 mod client;
 mod deadlines;
+mod extension;
 mod reader;
 
 pub use answer::{Answer, AnswerStep, Corrupt};
 pub use client::{Ask, ClientEvent, ClientRequest, Failure, Piece, Received, Rejection};
 pub use deadlines::Deadlines;
+pub use extension::{ExtensionReply, longest_reply, read_reply};
 pub use reader::{Incoming, Refusal, RequestReader};

@@ -21,6 +21,7 @@ mod decoder;
 mod digest;
 mod division;
 mod error;
+pub mod extension;
 mod header;
 pub mod limits;
 mod packet;

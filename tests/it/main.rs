@@ -14,6 +14,8 @@ mod committed;
 mod config;
 mod exchange;
 #[cfg(all(feature = "quic", feature = "tcp"))]
+mod extensions;
+#[cfg(all(feature = "quic", feature = "tcp"))]
 mod peers;
 mod session;
 mod spec;

@@ -16,7 +16,7 @@ use vortex_p2p::wire::{Algorithm, Digest, Division, ErrorCode, PieceKind, PieceL
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A server on loopback, and what a client needs to reach it.
-struct Served {
+pub(crate) struct Served {
     runtime: SharedRuntime,
     network: Arc<dyn Network>,
     store: MemoryStore,
@@ -28,7 +28,7 @@ struct Served {
 }
 
 impl Served {
-    async fn new(settings: ServerSettings) -> Self {
+    pub(crate) async fn new(settings: ServerSettings) -> Self {
         let runtime: SharedRuntime = Arc::new(TokioRuntime);
         let network: Arc<dyn Network> = Arc::new(TokioNetwork::new(SocketSettings::default()));
         let store = MemoryStore::new(runtime.clone());
@@ -51,7 +51,7 @@ impl Served {
         Self { runtime, network, store, server, quic, tcp, endpoint, dialer }
     }
 
-    async fn insert(&self, kind: PieceKind, content: &Bytes, piece_length: u64) -> TaskKey {
+    pub(crate) async fn insert(&self, kind: PieceKind, content: &Bytes, piece_length: u64) -> TaskKey {
         let Digest::Sha256(hash) = Digest::of(Algorithm::Sha256, content) else { panic!() };
         let key = TaskKey { kind, id: TaskId::from_sha256(hash) };
         let piece_length = PieceLength::try_from(piece_length).unwrap();
@@ -61,19 +61,19 @@ impl Served {
         key
     }
 
-    async fn quic(&self) -> QuicClient {
+    pub(crate) async fn quic(&self) -> QuicClient {
         let dialing = self.endpoint.dial(&self.dialer, self.quic).unwrap();
         let connection = dialing.established().await.unwrap();
         QuicClient::new(connection, self.runtime.clone(), Deadlines::default())
     }
 
-    async fn tcp(&self) -> TcpClient {
+    pub(crate) async fn tcp(&self) -> TcpClient {
         let stream = self.network.connect(self.tcp).await.unwrap();
         TcpClient::new(stream, self.runtime.clone(), Deadlines::default())
     }
 }
 
-fn content(length: usize) -> Bytes {
+pub(crate) fn content(length: usize) -> Bytes {
     (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
 }
 

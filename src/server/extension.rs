@@ -1,0 +1,90 @@
+//! Answers to the requests of extensions.
+
+use super::Shared;
+use crate::session::Refusal;
+use crate::store::{PieceSet, StoreError, Task, TaskKey};
+use crate::wire::extension::{
+    Availability, Capabilities, Description, Extension, ExtensionRequest, MAX_AVAILABILITY, MAX_RANGE_LEN,
+    RangeHead,
+};
+use crate::wire::{Algorithm, Digest, Download, ErrorCode, ReservedTag, Tag};
+use bytes::Bytes;
+
+/// An answer: the packet, and the bytes that follow it.
+pub(super) struct Reply {
+    pub(super) packet: Bytes,
+    pub(super) content: Bytes,
+}
+
+impl From<Bytes> for Reply {
+    fn from(packet: Bytes) -> Self {
+        Self { packet, content: Bytes::new() }
+    }
+}
+
+impl Shared {
+    /// Answers the request of an extension, by the answer deadline.
+    pub(super) async fn extend(&self, id: u8, tag: ReservedTag, value: &[u8]) -> Result<Reply, Refusal> {
+        let known = Extension::asked_by(tag).filter(|_| self.settings.extensions);
+        //= VTX-EXT-002
+        let extension = known.ok_or_else(|| Refusal::no_request(id, Tag::Reserved(tag)))?;
+        //= VTX-EXT-014
+        let request = ExtensionRequest::decode(extension, value)
+            .map_err(|error| Refusal::new(id, ErrorCode::InvalidArgument, error.to_string()))?;
+        let reply = self.reply(id, request);
+        match self.runtime.timeout(self.settings.deadlines.answer, reply).await {
+            Ok(reply) => reply,
+            Err(_) => Err(Refusal::new(id, ErrorCode::Internal, "the store did not answer by its deadline")),
+        }
+    }
+
+    async fn reply(&self, id: u8, request: ExtensionRequest) -> Result<Reply, Refusal> {
+        Ok(match request {
+            ExtensionRequest::Capabilities => Capabilities::all().encode(id).into(),
+            ExtensionRequest::Description { kind, task_id } => {
+                let Task { division, digest, .. } = self.task(id, TaskKey { kind, id: task_id }).await?;
+                Description { division, digest }.encode(id).into()
+            }
+            ExtensionRequest::Availability { kind, task_id, first } => {
+                let key = TaskKey { kind, id: task_id };
+                let task = self.task(id, key).await?;
+                let held = self.store.held(key).await.map_err(|error| refusal(id, &error))?;
+                availability(&task, first, &held).encode(id).into()
+            }
+            ExtensionRequest::Range { piece, start, length } => self.range(id, piece, start, length).await?,
+        })
+    }
+
+    async fn task(&self, id: u8, key: TaskKey) -> Result<Task, Refusal> {
+        //= VTX-EXT-013
+        let task = self.store.task(key).await.map_err(|error| refusal(id, &error))?;
+        task.ok_or_else(|| refusal(id, &StoreError::Missing(crate::store::Missing::Task)))
+    }
+
+    async fn range(&self, id: u8, piece: Download, start: u32, length: u32) -> Result<Reply, Refusal> {
+        let piece = self.store.piece(piece).await.map_err(|error| refusal(id, &error))?;
+        let piece_length = piece.span.length;
+        //= VTX-EXT-021
+        if !(1..=MAX_RANGE_LEN).contains(&length) || start >= piece_length.get() {
+            let message =
+                format!("expected 1 to {MAX_RANGE_LEN} bytes from within a piece of {piece_length}");
+            return Err(Refusal::new(id, ErrorCode::InvalidArgument, message));
+        }
+        let length = length.min(piece_length.get() - start);
+        let content = piece.content.read(start.into(), length as usize).await;
+        let content = content.map_err(|error| refusal(id, &error))?;
+        let digest = Digest::of(Algorithm::Crc32, &content);
+        Ok(Reply { packet: RangeHead { start, length, piece_length, digest }.encode(id), content })
+    }
+}
+
+fn availability(task: &Task, first: u32, held: &PieceSet) -> Availability {
+    let left = task.division.pieces().saturating_sub(first.into());
+    let count = u32::try_from(left).unwrap_or(u32::MAX).min(MAX_AVAILABILITY);
+    let held = (0..count).map(|at| first.checked_add(at).is_some_and(|number| held.contains(number)));
+    Availability { first, held: held.collect() }
+}
+
+fn refusal(id: u8, error: &StoreError) -> Refusal {
+    Refusal::new(id, error.code(), error.peer_text())
+}
