@@ -1,0 +1,204 @@
+//! What can go wrong, how strongly it does in one run, and whether it ever mattered.
+
+use crate::rng::Seed;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Locks `mutex`. A run ends at its first panic, so what a panic left behind is only read for the report.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One kind of trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// Single packets are lost.
+    Loss,
+    /// Packets are lost in bursts (Gilbert-Elliott).
+    Burst,
+    /// Packets arrive twice.
+    Duplicate,
+    /// Bytes of packets are changed.
+    Corrupt,
+    /// Packets overtake each other.
+    Reorder,
+    /// The bottleneck's queue drops.
+    Queue,
+    /// Packets are marked "congestion experienced".
+    Mark,
+    /// Packets above a size vanish.
+    Blackhole,
+    /// A link is cut, in one or both directions.
+    Cut,
+    /// A link holds its packets back for a while.
+    Hold,
+    /// A NAT gives a host another address or port in the middle of a connection.
+    Rebind,
+    /// A host loses power, and comes back later with what its disk kept.
+    Crash,
+    /// A host stops for a while without noticing.
+    Pause,
+    /// A host's wall clock jumps.
+    Clock,
+    /// A disk has no room left.
+    DiskFull,
+    /// A disk can't read a range.
+    DiskRead,
+    /// A write that was never synced is lost at a crash.
+    DiskLost,
+    /// A write that was never synced reaches the disk in part.
+    DiskTorn,
+    /// A disk is slow.
+    DiskSlow,
+}
+
+impl Fault {
+    /// Every kind, in the order of reports.
+    pub const ALL: [Fault; 19] = [
+        Fault::Loss,
+        Fault::Burst,
+        Fault::Duplicate,
+        Fault::Corrupt,
+        Fault::Reorder,
+        Fault::Queue,
+        Fault::Mark,
+        Fault::Blackhole,
+        Fault::Cut,
+        Fault::Hold,
+        Fault::Rebind,
+        Fault::Crash,
+        Fault::Pause,
+        Fault::Clock,
+        Fault::DiskFull,
+        Fault::DiskRead,
+        Fault::DiskLost,
+        Fault::DiskTorn,
+        Fault::DiskSlow,
+    ];
+}
+
+/// How strongly a fault acts in one run. Runs in which some faults are off find what runs with all of them hide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Not at all.
+    Off,
+    /// Now and then.
+    Rare,
+    /// All the time.
+    Heavy,
+}
+
+impl Level {
+    /// One of three values, by level.
+    pub fn of<T>(self, off: T, rare: T, heavy: T) -> T {
+        match self {
+            Level::Off => off,
+            Level::Rare => rare,
+            Level::Heavy => heavy,
+        }
+    }
+}
+
+/// The level of each fault in one run, drawn from its seed; every fault from a stream of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Swarm(Seed);
+
+impl Swarm {
+    /// The levels of `seed`.
+    pub fn new(seed: Seed) -> Self {
+        Swarm(seed)
+    }
+
+    /// How strongly `fault` acts: off in half of the runs, rare and heavy in a quarter each.
+    pub fn level(self, fault: Fault) -> Level {
+        match self.0.stream(&format!("swarm/{fault:?}")).below(4) {
+            0 | 1 => Level::Off,
+            2 => Level::Rare,
+            _ => Level::Heavy,
+        }
+    }
+}
+
+/// How often a fault was ready to act, acted, and was noticed by the protocol.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Runs (or times) in which it could have acted.
+    pub armed: u64,
+    /// Times it acted.
+    pub fired: u64,
+    /// Times the protocol noticed: a retransmission, a timeout, a reset, a mended piece.
+    pub seen: u64,
+}
+
+/// What one run, or many, showed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// By fault.
+    pub faults: BTreeMap<Fault, Tally>,
+    /// States that have to be reached somewhere, and how often they were. A state that was only declared counts 0.
+    pub sometimes: BTreeMap<&'static str, u64>,
+}
+
+impl Report {
+    /// Adds what another run showed.
+    pub fn merge(&mut self, other: &Report) {
+        for (fault, tally) in &other.faults {
+            let sum = self.faults.entry(*fault).or_default();
+            sum.armed += tally.armed;
+            sum.fired += tally.fired;
+            sum.seen += tally.seen;
+        }
+        for (state, count) in &other.sometimes {
+            *self.sometimes.entry(state).or_default() += count;
+        }
+    }
+
+    /// Faults that were armed and never acted: what ran proves nothing about them.
+    pub fn idle_faults(&self) -> impl Iterator<Item = Fault> {
+        self.faults.iter().filter(|(_, tally)| tally.armed > 0 && tally.fired == 0).map(|(fault, _)| *fault)
+    }
+
+    /// States that were never reached.
+    pub fn unreached(&self) -> impl Iterator<Item = &'static str> {
+        self.sometimes.iter().filter(|(_, count)| **count == 0).map(|(state, _)| *state)
+    }
+}
+
+/// The report of a run while it runs, shared by all that write to it.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger(Arc<Mutex<Report>>);
+
+impl Ledger {
+    /// `fault` is ready to act.
+    pub fn armed(&self, fault: Fault) {
+        lock(&self.0).faults.entry(fault).or_default().armed += 1;
+    }
+
+    /// `fault` acted.
+    pub fn fired(&self, fault: Fault) {
+        lock(&self.0).faults.entry(fault).or_default().fired += 1;
+    }
+
+    /// The protocol noticed `fault`, `times` times.
+    pub fn seen(&self, fault: Fault, times: u64) {
+        lock(&self.0).faults.entry(fault).or_default().seen += times;
+    }
+
+    /// Declares that `state` has to be reached in some run.
+    pub fn expect_sometimes(&self, state: &'static str) {
+        lock(&self.0).sometimes.entry(state).or_default();
+    }
+
+    /// `state` was reached.
+    pub fn sometimes(&self, state: &'static str) {
+        *lock(&self.0).sometimes.entry(state).or_default() += 1;
+    }
+
+    /// What was written so far.
+    pub fn report(&self) -> Report {
+        lock(&self.0).clone()
+    }
+}

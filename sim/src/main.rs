@@ -1,0 +1,270 @@
+//! `cargo sim`: runs scenarios over seeds, and replays one of them.
+
+use clap::{Parser, Subcommand};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use vortex_sim::pcap;
+use vortex_sim::runner::{self, ENOUGH_SEEDS, Line, Seeds, Summary};
+use vortex_sim::scenario::{self, Scenario};
+use vortex_sim::trace::Keep;
+use vortex_sim::world::{self, World};
+
+/// Deterministic simulation of Vortex peers under faults.
+#[derive(Debug, Parser)]
+#[command(name = "cargo sim", bin_name = "cargo sim", version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Run scenarios over a range of seeds; exit code 1 on any violation.
+    Run {
+        /// Where to run: turmoil, madsim or both.
+        #[arg(long, default_value = "both", value_parser = worlds)]
+        world: Worlds,
+        /// The scenario, or all of them.
+        #[arg(long, default_value = "all", value_parser = scenarios)]
+        scenario: Scenarios,
+        /// Seeds from A up to, and without, B.
+        #[arg(long, default_value = "0..20", value_name = "A..B")]
+        seeds: Seeds,
+        /// One JSON object for each run, and one for all of them at the end.
+        #[arg(long)]
+        json: bool,
+        /// Seeds that run at the same time [default: one for each core].
+        #[arg(long, value_name = "N")]
+        jobs: Option<usize>,
+        /// Run every seed again in another process, and compare all packets.
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Run one seed again and look at it.
+    Replay {
+        /// Where to run.
+        #[arg(long, default_value = "turmoil")]
+        world: World,
+        /// The scenario.
+        #[arg(long, value_parser = scenarios)]
+        scenario: Scenarios,
+        /// The seed.
+        #[arg(long)]
+        seed: u64,
+        /// Print what became of every packet.
+        #[arg(long)]
+        timeline: bool,
+        /// Print the same as JSON, one object a line.
+        #[arg(long)]
+        events: bool,
+        /// Write what the hosts sent to a capture file.
+        #[arg(long, value_name = "FILE")]
+        pcap: Option<PathBuf>,
+    },
+    /// List the scenarios.
+    List,
+}
+
+#[derive(Debug, Clone)]
+struct Worlds(Vec<World>);
+
+fn worlds(text: &str) -> Result<Worlds, String> {
+    if text == "both" {
+        return Ok(Worlds(World::ALL.to_vec()));
+    }
+    let world = World::ALL.iter().find(|world| world.to_string() == text);
+    world.map(|world| Worlds(vec![*world])).ok_or_else(|| {
+        let known: Vec<String> = World::ALL.iter().map(ToString::to_string).collect();
+        format!("expected both or one of {}", known.join(", "))
+    })
+}
+
+#[derive(Clone)]
+struct Scenarios(Vec<&'static dyn Scenario>);
+
+impl std::fmt::Debug for Scenarios {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|scenario| scenario.name())).finish()
+    }
+}
+
+fn scenarios(text: &str) -> Result<Scenarios, String> {
+    if text == "all" {
+        return Ok(Scenarios(scenario::all().to_vec()));
+    }
+    scenario::find(text).map(|scenario| Scenarios(vec![scenario])).ok_or_else(|| {
+        let known: Vec<&str> = scenario::all().iter().map(|scenario| scenario.name()).collect();
+        format!("expected all or one of {}", known.join(", "))
+    })
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Action::Run { world, scenario, seeds, json, jobs, verify } => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            Run {
+                worlds: world.0,
+                scenarios: scenario.0,
+                seeds,
+                json,
+                threads: jobs.unwrap_or(cores),
+                verify,
+            }
+            .run()
+        }
+        Action::Replay { world, scenario, seed, timeline, events, pcap } => {
+            scenario.0.iter().try_fold(true, |passed, scenario| {
+                Ok(replay(world, *scenario, seed, timeline, events, pcap.as_ref())? && passed)
+            })
+        }
+        Action::List => list(),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        // Whoever reads the output has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn list() -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    for scenario in scenario::all() {
+        writeln!(out, "{:<20} {}", scenario.name(), scenario.about())?;
+    }
+    Ok(true)
+}
+
+struct Run {
+    worlds: Vec<World>,
+    scenarios: Vec<&'static dyn Scenario>,
+    seeds: Seeds,
+    json: bool,
+    threads: usize,
+    verify: bool,
+}
+
+impl Run {
+    /// Whether nothing was violated.
+    fn run(&self) -> io::Result<bool> {
+        let mut out = io::stdout().lock();
+        let jobs = runner::jobs(&self.worlds, &self.scenarios, &self.seeds);
+        let (mut lines, mut written) = (Vec::new(), Ok(()));
+        let summary = runner::run_all(&jobs, self.threads, |line| {
+            if written.is_ok() {
+                written = self.show(&mut out, line);
+            }
+            lines.push(line.clone());
+        });
+        written?;
+        let differing =
+            if self.verify { runner::verify(&lines, &self.seeds, self.threads)? } else { Vec::new() };
+        for line in &differing {
+            let Line { world, scenario, seed, .. } = line;
+            let first = runner::explain_difference(line)?;
+            eprintln!("{world} {scenario} seed {seed}: two processes differ, first in {first}");
+        }
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string(&summary)?)?;
+        } else {
+            self.summarise(&mut out, &summary)?;
+            if self.verify {
+                writeln!(
+                    out,
+                    "two processes: {} of {} runs identical",
+                    lines.len() - differing.len(),
+                    lines.len()
+                )?;
+            }
+        }
+        let enough = self.seeds.0.end - self.seeds.0.start >= ENOUGH_SEEDS;
+        let proven = !enough || (summary.idle_faults.is_empty() && summary.unreached.is_empty());
+        Ok(summary.violations == 0 && differing.is_empty() && proven)
+    }
+
+    fn show(&self, out: &mut impl Write, line: &Line) -> io::Result<()> {
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string(line)?)?;
+        } else {
+            let Line { world, scenario, seed, digest, verdict, virtual_seconds, .. } = line;
+            writeln!(
+                out,
+                "{world:<8} {scenario:<20} {seed:>6} {digest} {virtual_seconds:>9.3} s  {verdict}"
+            )?;
+        }
+        if !line.passed() {
+            explain_violation(line);
+        }
+        Ok(())
+    }
+
+    fn summarise(&self, out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+        writeln!(out, "\n{:<12} {:>9} {:>9} {:>9}", "fault", "armed", "fired", "seen")?;
+        for (fault, tally) in &summary.report.faults {
+            let name = format!("{fault:?}");
+            writeln!(out, "{name:<12} {:>9} {:>9} {:>9}", tally.armed, tally.fired, tally.seen)?;
+        }
+        if !summary.report.sometimes.is_empty() {
+            writeln!(out, "\nreached")?;
+        }
+        for (state, count) in &summary.report.sometimes {
+            writeln!(out, "{count:>9}  {state}")?;
+        }
+        for fault in &summary.idle_faults {
+            writeln!(out, "never acted: {fault:?}")?;
+        }
+        let Summary { runs, violations, virtual_seconds, cpu_seconds, runs_per_cpu_second, .. } = summary;
+        writeln!(
+            out,
+            "\n{runs} runs, {violations} violations; {virtual_seconds:.1} virtual seconds in {cpu_seconds:.1} s of \
+             processor time, {runs_per_cpu_second:.1} runs a second"
+        )
+    }
+}
+
+/// What is needed to see a violation again.
+fn explain_violation(line: &Line) {
+    let Line { world, scenario, seed, verdict, .. } = line;
+    let commit = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).output();
+    let commit =
+        commit.ok().map_or_else(String::new, |out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
+    eprintln!("VIOLATION {verdict}");
+    eprintln!("  commit {commit} world {world} scenario {scenario} seed {seed}");
+    eprintln!("  cargo sim replay --world {world} --scenario {scenario} --seed {seed} --timeline");
+}
+
+fn replay(
+    world: World,
+    scenario: &'static dyn Scenario,
+    seed: u64,
+    timeline: bool,
+    events: bool,
+    pcap: Option<&PathBuf>,
+) -> io::Result<bool> {
+    let keep = if pcap.is_some() { Keep::Payloads } else { Keep::Events };
+    let finished = world::run(world, scenario, seed, keep);
+    let mut out = BufWriter::new(io::stdout().lock());
+    for event in finished.trace.events() {
+        if events {
+            writeln!(out, "{}", serde_json::to_string(event)?)?;
+        } else if timeline {
+            writeln!(out, "{event}")?;
+        }
+    }
+    out.flush()?;
+    if let Some(path) = pcap {
+        let mut file = BufWriter::new(File::create(path)?);
+        pcap::write(finished.trace.payloads(), &mut file)?;
+        file.flush()?;
+    }
+    let verdict = finished.outcome.as_ref().map_or_else(ToString::to_string, |()| "ok".to_owned());
+    let (digest, seconds) = (finished.digest(), finished.elapsed.as_secs_f64());
+    eprintln!("{world} {} seed {seed}: {digest} {seconds:.3} s: {verdict}", scenario.name());
+    Ok(finished.outcome.is_ok())
+}
