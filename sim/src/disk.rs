@@ -1,9 +1,9 @@
 //! A disk that loses what was not synced.
 //!
-//! Files and their names are two things, as on a real file system: syncing a file makes its bytes durable, syncing its
-//! directory makes its name durable. At a crash each unsynced write is kept, lost, or torn at a sector's border, each by
-//! itself, so later writes may survive earlier ones; unsynced changes of names survive up to some point in their
-//! order, as with a journal.
+//! The store's contract ([`vortex_p2p::store::disk::Disk`]) says what a power cut may leave, and this disk uses all of
+//! that freedom: each unsynced write is kept, lost, or torn at a sector's border, by itself, so a later one may survive
+//! an earlier one; each unsynced change of a name is kept or lost by itself; what a failed sync was to save is lost even
+//! though it can still be read until the power goes.
 
 use crate::faults::{Fault, Ledger, lock};
 use crate::rng::Rng;
@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use vortex_p2p::store::disk::{Disk, DiskFile, DiskLock, OpenMode};
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
@@ -29,84 +29,63 @@ struct State {
     ledger: Ledger,
     inodes: BTreeMap<Inode, Contents>,
     next: Inode,
-    names: BTreeMap<PathBuf, Inode>,
-    directories: BTreeSet<PathBuf>,
-    durable_names: BTreeMap<PathBuf, Inode>,
-    /// Changes of names since their directory was last synced, in order.
-    renamed: Vec<NameChange>,
+    names: BTreeMap<String, Inode>,
+    durable_names: BTreeMap<String, Inode>,
+    /// Changes of names since they were last synced, in order.
+    unsynced_names: Vec<NameChange>,
     settings: Settings,
-    unreadable: Vec<(PathBuf, Range<u64>)>,
-    used: u64,
-    /// Crashes so far: a file that was open at one is gone.
+    unreadable: Vec<(String, Range<u64>)>,
+    /// Crashes so far: whatever was open at one is of no use any more.
     crashes: u64,
+    locked: bool,
     busy_until: Duration,
     debt: Duration,
 }
 
 /// How a disk behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
     /// Bytes that fit; more are refused as by a full disk.
     pub capacity: u64,
     /// What one operation takes.
     pub operation: Duration,
-    /// What a sync takes, and what a mebibyte takes on top of the operation.
+    /// What a sync takes.
     pub sync: Duration,
-    /// See `sync`.
+    /// What a mebibyte takes on top of the operation.
     pub mebibyte: Duration,
+    /// Probability that a sync fails.
+    pub failing_syncs: f64,
 }
 
 impl Default for Settings {
-    /// An SSD, as large as anyone needs.
+    /// A good SSD, as large as anyone needs.
     fn default() -> Self {
         let micros = Duration::from_micros;
-        Settings { capacity: u64::MAX, operation: micros(20), sync: micros(400), mebibyte: micros(700) }
+        let (operation, sync, mebibyte) = (micros(20), micros(400), micros(700));
+        Settings { capacity: u64::MAX, operation, sync, mebibyte, failing_syncs: 0.0 }
+    }
+}
+
+impl Settings {
+    fn is_slow(&self) -> bool {
+        let usual = Settings::default();
+        self.operation > usual.operation || self.sync > usual.sync || self.mebibyte > usual.mebibyte
     }
 }
 
 #[derive(Debug, Default)]
 struct Contents {
+    /// How often it is open.
+    open: u32,
     current: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Change {
     Write { offset: usize, bytes: Vec<u8> },
     Length(usize),
-}
-
-#[derive(Debug, Clone)]
-enum NameChange {
-    Link(PathBuf, Inode),
-    Rename(PathBuf, PathBuf),
-    Remove(PathBuf),
-}
-
-impl NameChange {
-    fn within(&self, directory: &Path) -> bool {
-        match self {
-            NameChange::Link(path, _) | NameChange::Remove(path) => path.parent() == Some(directory),
-            NameChange::Rename(from, to) => [from, to].iter().any(|path| path.parent() == Some(directory)),
-        }
-    }
-
-    fn apply(&self, names: &mut BTreeMap<PathBuf, Inode>) {
-        match self {
-            NameChange::Link(path, inode) => {
-                names.insert(path.clone(), *inode);
-            }
-            NameChange::Rename(from, to) => {
-                if let Some(inode) = names.remove(from) {
-                    names.insert(to.clone(), inode);
-                }
-            }
-            NameChange::Remove(path) => {
-                names.remove(path);
-            }
-        }
-    }
 }
 
 impl Change {
@@ -123,6 +102,29 @@ impl Change {
                 }
             }
         }
+    }
+
+    /// The length of a file of `length` bytes after this.
+    fn length_after(&self, length: usize) -> usize {
+        match self {
+            Change::Write { offset, bytes } => length.max(offset + bytes.len()),
+            Change::Length(length) => *length,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum NameChange {
+    Create(String, Inode),
+    Remove(String),
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, Inode>) {
+        match self {
+            NameChange::Create(name, inode) => names.insert(name.clone(), *inode),
+            NameChange::Remove(name) => names.remove(name),
+        };
     }
 }
 
@@ -141,13 +143,12 @@ impl SimDisk {
             inodes: BTreeMap::new(),
             next: 0,
             names: BTreeMap::new(),
-            directories: BTreeSet::new(),
             durable_names: BTreeMap::new(),
-            renamed: Vec::new(),
+            unsynced_names: Vec::new(),
             settings: Settings::default(),
             unreadable: Vec::new(),
-            used: 0,
             crashes: 0,
+            locked: false,
             busy_until: Duration::ZERO,
             debt: Duration::ZERO,
         })))
@@ -156,21 +157,24 @@ impl SimDisk {
     /// Changes how the disk behaves from now on.
     pub fn set(&self, settings: Settings) {
         let mut state = lock(&self.0);
-        if settings.capacity != u64::MAX {
+        let usual = Settings::default();
+        if settings.capacity < usual.capacity {
             state.ledger.armed(Fault::DiskFull);
         }
-        if settings.operation > Settings::default().operation {
+        if settings.failing_syncs > 0.0 {
+            state.ledger.armed(Fault::DiskSync);
+        }
+        if settings.is_slow() {
             state.ledger.armed(Fault::DiskSlow);
-            state.ledger.fired(Fault::DiskSlow);
         }
         state.settings = settings;
     }
 
     /// Makes a range of a file unreadable, until it is written again.
-    pub fn spoil(&self, path: impl Into<PathBuf>, range: Range<u64>) {
+    pub fn spoil(&self, name: &str, range: Range<u64>) {
         let mut state = lock(&self.0);
         state.ledger.armed(Fault::DiskRead);
-        state.unreadable.push((path.into(), range));
+        state.unreadable.push((name.to_owned(), range));
     }
 
     /// When the disk has done what it was asked to so far.
@@ -183,100 +187,38 @@ impl SimDisk {
     /// The power goes: decides what is left.
     pub(crate) fn crash(&self) {
         let mut state = lock(&self.0);
-        let State { rng, ledger, inodes, names, durable_names, renamed, crashes, unreadable, .. } =
-            &mut *state;
-        *crashes += 1;
-        let kept = rng.below(renamed.len() as u64 + 1) as usize;
-        for change in renamed.drain(..).take(kept) {
-            change.apply(durable_names);
+        let State { rng, ledger, inodes, names, durable_names, unsynced_names, unreadable, .. } = &mut *state;
+        for change in unsynced_names.drain(..) {
+            ledger.armed(Fault::DiskLost);
+            if rng.chance(0.5) {
+                change.apply(durable_names);
+            } else {
+                ledger.fired(Fault::DiskLost);
+            }
         }
-        *names = durable_names.clone();
-        inodes.retain(|inode, _| names.values().any(|named| named == inode));
+        names.clone_from(durable_names);
+        let named: BTreeSet<Inode> = names.values().copied().collect();
+        inodes.retain(|inode, _| named.contains(inode));
         for contents in inodes.values_mut() {
-            if !contents.unsynced.is_empty() {
+            for change in std::mem::take(&mut contents.unsynced) {
                 ledger.armed(Fault::DiskLost);
                 ledger.armed(Fault::DiskTorn);
-            }
-            for change in std::mem::take(&mut contents.unsynced) {
                 match rng.below(4) {
                     0 | 1 => change.apply(&mut contents.durable),
                     2 => ledger.fired(Fault::DiskLost),
                     _ => tear(rng, ledger, change, &mut contents.durable),
                 }
             }
-            contents.current = contents.durable.clone();
+            contents.current.clone_from(&contents.durable);
+            contents.open = 0;
         }
-        unreadable.retain(|(path, _)| names.contains_key(path));
-        state.used = state.inodes.values().map(|contents| contents.current.len() as u64).sum();
-    }
-
-    /// Makes a directory, and those above it.
-    pub fn create_dir_all(&self, path: &Path) {
-        let mut state = lock(&self.0);
-        state.directories.extend(path.ancestors().map(Path::to_path_buf));
-    }
-
-    /// Opens a file, and makes an empty one where `create` is set and there is none.
-    pub fn open(&self, path: &Path, create: bool) -> io::Result<SimFile> {
-        let mut state = lock(&self.0);
-        state.charge(0);
-        let inode = match state.names.get(path) {
-            Some(inode) => *inode,
-            None if create => {
-                let inode = state.next;
-                state.next += 1;
-                state.inodes.insert(inode, Contents::default());
-                state.change_name(NameChange::Link(path.to_path_buf(), inode));
-                inode
-            }
-            None => return Err(io::ErrorKind::NotFound.into()),
-        };
-        Ok(SimFile { disk: self.clone(), path: path.to_path_buf(), inode, crashes: state.crashes })
-    }
-
-    /// Gives a file another name, in place of whatever had that.
-    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = lock(&self.0);
-        state.charge(0);
-        if !state.names.contains_key(from) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        state.change_name(NameChange::Rename(from.to_path_buf(), to.to_path_buf()));
-        Ok(())
-    }
-
-    /// Takes a file's name away.
-    pub fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = lock(&self.0);
-        state.charge(0);
-        let Some(inode) = state.names.get(path).copied() else { return Err(io::ErrorKind::NotFound.into()) };
-        let length = state.inodes.get(&inode).map_or(0, |contents| contents.current.len() as u64);
-        state.used = state.used.saturating_sub(length);
-        state.change_name(NameChange::Remove(path.to_path_buf()));
-        Ok(())
-    }
-
-    /// The files directly within a directory, sorted.
-    pub fn list(&self, directory: &Path) -> Vec<PathBuf> {
-        let mut state = lock(&self.0);
-        state.charge(0);
-        state.names.keys().filter(|path| path.parent() == Some(directory)).cloned().collect()
-    }
-
-    /// Makes the names within a directory durable.
-    pub fn sync_dir(&self, directory: &Path) {
-        let mut state = lock(&self.0);
-        state.charge_sync();
-        let State { renamed, durable_names, .. } = &mut *state;
-        // A journal keeps order: what came before in other directories goes with it.
-        if let Some(last) = renamed.iter().rposition(|change| change.within(directory)) {
-            for change in renamed.drain(..=last) {
-                change.apply(durable_names);
-            }
-        }
+        unreadable.retain(|(name, _)| names.contains_key(name));
+        state.crashes += 1;
+        state.locked = false;
     }
 }
 
+/// Writes what of `change` was on the disk when the power went.
 fn tear(rng: &mut Rng, ledger: &Ledger, change: Change, durable: &mut Vec<u8>) {
     let Change::Write { offset, mut bytes } = change else {
         return ledger.fired(Fault::DiskLost);
@@ -285,123 +227,236 @@ fn tear(rng: &mut Rng, ledger: &Ledger, change: Change, durable: &mut Vec<u8>) {
     // The first sector of a write may be a part of one.
     let first = SECTOR - offset % SECTOR;
     let borders = bytes.len().saturating_sub(first).div_ceil(SECTOR) as u64 + 1;
-    let kept = rng.below(borders) as usize;
-    bytes.truncate(if kept == 0 { 0 } else { first + (kept - 1) * SECTOR });
-    if !bytes.is_empty() {
-        Change::Write { offset, bytes }.apply(durable);
+    match rng.below(borders) as usize {
+        0 => {}
+        kept => {
+            bytes.truncate(first + (kept - 1) * SECTOR);
+            Change::Write { offset, bytes }.apply(durable);
+        }
     }
 }
 
 impl State {
     fn charge(&mut self, bytes: usize) {
-        self.debt +=
-            self.settings.operation + self.settings.mebibyte.mul_f64(bytes as f64 / f64::from(1 << 20));
+        let mebibytes = bytes as f64 / f64::from(1 << 20);
+        self.take(self.settings.operation + self.settings.mebibyte.mul_f64(mebibytes));
     }
 
-    fn charge_sync(&mut self) {
-        self.debt += self.settings.sync;
+    fn take(&mut self, time: Duration) {
+        self.debt += time;
+        if self.settings.is_slow() {
+            self.ledger.fired(Fault::DiskSlow);
+        }
     }
 
     fn change_name(&mut self, change: NameChange) {
         change.apply(&mut self.names);
-        self.renamed.push(change);
+        self.unsynced_names.push(change);
     }
 
-    fn change(&mut self, inode: Inode, change: Change) -> io::Result<()> {
-        let contents = self.inodes.get_mut(&inode).ok_or(io::ErrorKind::NotFound)?;
-        let length = contents.current.len() as u64;
-        let new = match &change {
-            Change::Write { offset, bytes } => length.max((offset + bytes.len()) as u64),
-            Change::Length(length) => *length as u64,
-        };
-        let used = self.used - length + new;
-        if used > self.settings.capacity {
-            self.ledger.fired(Fault::DiskFull);
-            return Err(io::ErrorKind::StorageFull.into());
+    /// Whether a sync goes wrong this time.
+    fn sync_fails(&mut self) -> bool {
+        self.take(self.settings.sync);
+        let fails = self.rng.chance(self.settings.failing_syncs);
+        if fails {
+            self.ledger.fired(Fault::DiskSync);
         }
-        self.used = used;
+        fails
+    }
+
+    /// Forgets files that nobody can reach any more, not even after a crash.
+    fn sweep(&mut self) {
+        let State { inodes, names, durable_names, .. } = self;
+        let named: BTreeSet<Inode> = names.values().chain(durable_names.values()).copied().collect();
+        inodes.retain(|inode, contents| contents.open > 0 || named.contains(inode));
+    }
+
+    /// Bytes that are still free.
+    fn free(&self) -> u64 {
+        let named: BTreeSet<Inode> = self.names.values().copied().collect();
+        let takes_room = |(inode, contents): &(&Inode, &Contents)| contents.open > 0 || named.contains(inode);
+        let files = self.inodes.iter().filter(takes_room);
+        let used: u64 = files.map(|(_, contents)| contents.current.len() as u64).sum();
+        self.settings.capacity.saturating_sub(used)
+    }
+
+    fn contents(&mut self, inode: Inode) -> io::Result<&mut Contents> {
+        self.inodes.get_mut(&inode).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn change(&mut self, inode: Inode, mut change: Change) -> io::Result<()> {
+        let length = self.contents(inode)?.current.len();
+        let grows = change.length_after(length).saturating_sub(length) as u64;
+        // Counted only where there is a limit: the sum is over all files.
+        let missing =
+            if self.settings.capacity == u64::MAX { 0 } else { grows.saturating_sub(self.free()) as usize };
+        if missing > 0 {
+            self.ledger.fired(Fault::DiskFull);
+            match &mut change {
+                // A write goes as far as there is room.
+                Change::Write { bytes, .. } if bytes.len() > missing => bytes.truncate(bytes.len() - missing),
+                _ => return Err(io::ErrorKind::StorageFull.into()),
+            }
+        }
+        let contents = self.contents(inode)?;
         change.apply(&mut contents.current);
         contents.unsynced.push(change);
+        if missing > 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = lock(&self.0);
+        state.charge(0);
+        let inode = match (state.names.get(name).copied(), mode) {
+            (Some(inode), OpenMode::Existing) => inode,
+            (None, OpenMode::Existing) => return Err(io::ErrorKind::NotFound.into()),
+            (Some(_), OpenMode::New) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (None, OpenMode::New) => {
+                let inode = state.next;
+                state.next += 1;
+                state.inodes.insert(inode, Contents::default());
+                state.change_name(NameChange::Create(name.to_owned(), inode));
+                inode
+            }
+        };
+        state.contents(inode)?.open += 1;
+        Ok(Arc::new(SimFile { disk: self.clone(), name: name.to_owned(), inode, crashes: state.crashes }))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = lock(&self.0);
+        state.charge(0);
+        if !state.names.contains_key(name) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        state.change_name(NameChange::Remove(name.to_owned()));
         Ok(())
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut state = lock(&self.0);
+        state.charge(0);
+        Ok(state.names.keys().cloned().collect())
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        let mut state = lock(&self.0);
+        if state.sync_fails() {
+            return Err(io::Error::other("the disk failed to sync names"));
+        }
+        let State { unsynced_names, durable_names, .. } = &mut *state;
+        for change in unsynced_names.drain(..) {
+            change.apply(durable_names);
+        }
+        state.sweep();
+        Ok(())
+    }
+
+    fn lock(&self) -> io::Result<Option<DiskLock>> {
+        let mut state = lock(&self.0);
+        if state.locked {
+            return Ok(None);
+        }
+        state.locked = true;
+        Ok(Some(Box::new(Locked { disk: self.clone(), crashes: state.crashes })))
+    }
+}
+
+/// The lock of a disk; a crash takes it away.
+#[derive(Debug)]
+struct Locked {
+    disk: SimDisk,
+    crashes: u64,
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let mut state = lock(&self.disk.0);
+        if state.crashes == self.crashes {
+            state.locked = false;
+        }
     }
 }
 
 /// An open file.
 #[derive(Debug)]
-pub struct SimFile {
+struct SimFile {
     disk: SimDisk,
-    path: PathBuf,
+    name: String,
     inode: Inode,
     crashes: u64,
 }
 
 impl SimFile {
-    fn state(&self) -> io::Result<std::sync::MutexGuard<'_, State>> {
+    fn state(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = lock(&self.disk.0);
         if state.crashes == self.crashes { Ok(state) } else { Err(io::Error::other("opened before a crash")) }
     }
+}
 
-    /// Reads at `offset`; fewer bytes than asked for at the end of the file.
-    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let Ok(mut state) = self.state() else { return };
+        if let Ok(contents) = state.contents(self.inode) {
+            contents.open -= 1;
+        }
+        state.sweep();
+    }
+}
+
+impl DiskFile for SimFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.state()?.contents(self.inode)?.current.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.state()?;
         state.charge(buffer.len());
-        let end = offset + buffer.len() as u64;
-        let spoiled = |(path, range): &(PathBuf, Range<u64>)| {
-            *path == self.path && range.start < end && offset < range.end
+        let end = offset.saturating_add(buffer.len() as u64);
+        let spoiled = |(name, range): &(String, Range<u64>)| {
+            *name == self.name && range.start < end && offset < range.end
         };
         if state.unreadable.iter().any(spoiled) {
             state.ledger.fired(Fault::DiskRead);
             return Err(io::Error::other("the disk can't read this range"));
         }
-        let contents = state.inodes.get(&self.inode).ok_or(io::ErrorKind::NotFound)?;
-        let rest = contents.current.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let current = &state.contents(self.inode)?.current;
+        let rest = current.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let count = rest.len().min(buffer.len());
-        for (to, from) in buffer.iter_mut().zip(rest) {
-            *to = *from;
+        if let (Some(to), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
+            to.copy_from_slice(from);
         }
         Ok(count)
     }
 
-    /// Writes all of `bytes` at `offset`; the file grows as needed.
-    pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write_all_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state()?;
         state.charge(bytes.len());
-        let end = offset + bytes.len() as u64;
+        let end = offset.saturating_add(bytes.len() as u64);
         state
             .unreadable
-            .retain(|(path, range)| *path != self.path || range.end <= offset || end <= range.start);
+            .retain(|(name, range)| *name != self.name || range.end <= offset || end <= range.start);
         let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
         state.change(self.inode, Change::Write { offset, bytes: bytes.to_vec() })
     }
 
-    /// Cuts the file, or fills it with zeros.
-    pub fn set_len(&self, length: u64) -> io::Result<()> {
+    fn set_len(&self, length: u64) -> io::Result<()> {
         let mut state = self.state()?;
         state.charge(0);
         let length = usize::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?;
         state.change(self.inode, Change::Length(length))
     }
 
-    /// How long the file is.
-    pub fn len(&self) -> io::Result<u64> {
-        let state = self.state()?;
-        Ok(state.inodes.get(&self.inode).ok_or(io::ErrorKind::NotFound)?.current.len() as u64)
-    }
-
-    /// Whether there is nothing in the file.
-    pub fn is_empty(&self) -> io::Result<bool> {
-        Ok(self.len()? == 0)
-    }
-
-    /// Makes the file's bytes durable; its name is its directory's business.
-    pub fn sync(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         let mut state = self.state()?;
-        state.charge_sync();
-        let contents = state.inodes.get_mut(&self.inode).ok_or(io::ErrorKind::NotFound)?;
-        for change in contents.unsynced.drain(..) {
+        let fails = state.sync_fails();
+        let contents = state.contents(self.inode)?;
+        for change in contents.unsynced.drain(..).filter(|_| !fails) {
             change.apply(&mut contents.durable);
         }
-        Ok(())
+        if fails { Err(io::Error::other("the disk failed to sync a file")) } else { Ok(()) }
     }
 }
 
@@ -414,10 +469,10 @@ mod tests {
         SimDisk::new(Seed(seed).stream("disk"), Ledger::default())
     }
 
-    fn read(disk: &SimDisk, path: &str) -> Option<Vec<u8>> {
-        let file = disk.open(Path::new(path), false).ok()?;
-        let mut bytes = vec![0; file.len().unwrap() as usize];
-        assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
+    fn read(disk: &SimDisk, name: &str) -> Option<Vec<u8>> {
+        let file = disk.open(name, OpenMode::Existing).ok()?;
+        let mut bytes = vec![0; file.size().unwrap() as usize];
+        assert_eq!(file.read_at(0, &mut bytes).unwrap(), bytes.len());
         Some(bytes)
     }
 
@@ -425,13 +480,19 @@ mod tests {
     fn what_was_synced_survives_every_crash() {
         for seed in 0..50 {
             let disk = disk(seed);
-            let file = disk.open(Path::new("/d/a"), true).unwrap();
-            file.write_at(b"kept", 0).unwrap();
+            let file = disk.open("a", OpenMode::New).unwrap();
+            let lock = disk.lock().unwrap();
+            assert!(lock.is_some() && disk.lock().unwrap().is_none());
+            file.write_all_at(0, b"kept").unwrap();
             file.sync().unwrap();
-            disk.sync_dir(Path::new("/d"));
+            disk.sync_names().unwrap();
             disk.crash();
-            assert_eq!(read(&disk, "/d/a").as_deref(), Some(b"kept".as_slice()));
-            assert!(file.write_at(b"late", 0).is_err(), "a file from before the crash is of no use");
+            assert_eq!(read(&disk, "a").as_deref(), Some(b"kept".as_slice()));
+            assert!(file.write_all_at(0, b"late").is_err(), "a file from before the crash is of no use");
+            let again = disk.lock().unwrap();
+            assert!(again.is_some());
+            drop(lock);
+            assert!(disk.lock().unwrap().is_none(), "a lock from before the crash releases nothing");
         }
     }
 
@@ -440,15 +501,15 @@ mod tests {
         let (mut whole, mut lost, mut torn, mut nameless) = (0, 0, 0, 0);
         for seed in 0..200 {
             let disk = disk(seed);
-            let file = disk.open(Path::new("/d/a"), true).unwrap();
+            let file = disk.open("a", OpenMode::New).unwrap();
             file.set_len(2_048).unwrap();
             file.sync().unwrap();
             if seed % 2 == 0 {
-                disk.sync_dir(Path::new("/d"));
+                disk.sync_names().unwrap();
             }
-            file.write_at(&[1; 2_048], 0).unwrap();
+            file.write_all_at(0, &[1; 2_048]).unwrap();
             disk.crash();
-            match read(&disk, "/d/a") {
+            match read(&disk, "a") {
                 None => nameless += 1,
                 Some(bytes) => {
                     assert_eq!(bytes.len(), 2_048);
@@ -472,30 +533,44 @@ mod tests {
     fn a_later_write_may_survive_an_earlier_one() {
         let survived = (0..100).any(|seed| {
             let disk = disk(seed);
-            let file = disk.open(Path::new("/a"), true).unwrap();
-            disk.sync_dir(Path::new("/"));
-            file.write_at(&[1; 512], 0).unwrap();
-            file.write_at(&[2; 512], 512).unwrap();
+            let file = disk.open("a", OpenMode::New).unwrap();
+            disk.sync_names().unwrap();
+            file.write_all_at(0, &[1; 512]).unwrap();
+            file.write_all_at(512, &[2; 512]).unwrap();
             disk.crash();
-            read(&disk, "/a").unwrap().starts_with(&[0; 512])
-                && read(&disk, "/a").unwrap().ends_with(&[2; 512])
+            let bytes = read(&disk, "a").unwrap();
+            bytes.starts_with(&[0; 512]) && bytes.ends_with(&[2; 512])
         });
         assert!(survived);
     }
 
     #[test]
-    fn full_disks_and_bad_sectors_answer_with_errors() {
+    fn full_disks_bad_sectors_and_failed_syncs_answer_with_errors() {
         let disk = disk(1);
         disk.set(Settings { capacity: 1_000, ..Settings::default() });
-        let file = disk.open(Path::new("/a"), true).unwrap();
-        file.write_at(&[1; 900], 0).unwrap();
-        assert_eq!(file.write_at(&[1; 200], 900).unwrap_err().kind(), io::ErrorKind::StorageFull);
-        file.write_at(&[2; 900], 0).unwrap();
-        disk.spoil("/a", 100..200);
+        let file = disk.open("a", OpenMode::New).unwrap();
+        file.write_all_at(0, &[1; 900]).unwrap();
+        assert_eq!(file.write_all_at(900, &[1; 200]).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(file.size().unwrap(), 1_000, "a write goes as far as there is room");
+        file.write_all_at(0, &[2; 900]).unwrap();
+        assert!(file.set_len(1_001).is_err());
+
+        disk.spoil("a", 100..200);
         let mut buffer = [0; 100];
-        assert!(file.read_at(&mut buffer, 150).is_err());
-        assert_eq!(file.read_at(&mut buffer, 200).unwrap(), 100);
-        file.write_at(&[3; 200], 50).unwrap();
-        assert_eq!(file.read_at(&mut buffer, 150).unwrap(), 100);
+        assert!(file.read_at(150, &mut buffer).is_err());
+        assert_eq!(file.read_at(200, &mut buffer).unwrap(), 100);
+        file.write_all_at(50, &[3; 200]).unwrap();
+        assert_eq!(file.read_at(150, &mut buffer).unwrap(), 100);
+
+        disk.sync_names().unwrap();
+        file.sync().unwrap();
+        disk.set(Settings { failing_syncs: 1.0, ..Settings::default() });
+        file.write_all_at(0, &[9; 10]).unwrap();
+        assert!(file.sync().is_err());
+        disk.set(Settings::default());
+        file.sync().unwrap();
+        assert_eq!(read(&disk, "a").unwrap()[0], 9);
+        disk.crash();
+        assert_eq!(read(&disk, "a").unwrap()[0], 3, "a later sync does not save what a failed one lost");
     }
 }

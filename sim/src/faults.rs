@@ -50,13 +50,15 @@ pub enum Fault {
     DiskLost,
     /// A write that was never synced reaches the disk in part.
     DiskTorn,
+    /// A sync fails, and what it was to save is lost.
+    DiskSync,
     /// A disk is slow.
     DiskSlow,
 }
 
 impl Fault {
     /// Every kind, in the order of reports.
-    pub const ALL: [Fault; 19] = [
+    pub const ALL: [Fault; 20] = [
         Fault::Loss,
         Fault::Burst,
         Fault::Duplicate,
@@ -75,6 +77,7 @@ impl Fault {
         Fault::DiskRead,
         Fault::DiskLost,
         Fault::DiskTorn,
+        Fault::DiskSync,
         Fault::DiskSlow,
     ];
 }

@@ -40,11 +40,7 @@ impl Scenario for Echo {
     fn run(&self, sim: Sim) -> BoxFuture<'static, Outcome> {
         Box::pin(async move {
             sim.net().set_default(Conditions::default().with_loss(0.01));
-            let server = sim.host("server", |host| async move {
-                if let Err(error) = serve(host).await {
-                    panic!("the server failed: {error}");
-                }
-            });
+            let server = sim.host("server", serve);
             let address = SocketAddr::new(server.id().ipv4().into(), PORT);
             let lost = sim
                 .client("client", move |host| fetch(host, address))
@@ -57,7 +53,7 @@ impl Scenario for Echo {
     }
 }
 
-async fn serve(host: Host) -> Result<(), Violation> {
+async fn serve(host: Host) -> Outcome {
     let endpoint = endpoint(&host, PORT, true).await?;
     while let Some(incoming) = endpoint.accept().await {
         let runtime = host.runtime();

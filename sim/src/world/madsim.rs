@@ -128,10 +128,10 @@ pub(super) fn run<F>(
 where
     F: Future<Output = (Outcome, Duration)>,
 {
-    CLOCK.set(Some(Arc::new(|| {
+    CLOCK.set(Some(|| {
         let node = Handle::current().get_node(madsim::plugin::node());
-        Arc::new(Node { time: TimeHandle::current(), node }) as Arc<dyn Clock>
-    })));
+        Arc::new(Node { time: TimeHandle::current(), node })
+    }));
     let runtime = Runtime::with_seed_and_config(seed.stream("madsim").bits(), madsim::Config::default());
     runtime.block_on(async {
         let clock = Node { time: TimeHandle::current(), node: None };

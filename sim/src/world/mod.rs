@@ -20,7 +20,7 @@ use crate::net::{HostId, SimNetwork, Switch};
 use crate::rng::{Rng, Seed};
 use crate::scenario::{Outcome, Scenario};
 use crate::trace::{Digest, Keep, Trace};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, Once};
@@ -140,10 +140,11 @@ impl Sim {
         std::future::poll_fn(|cx| timer.as_mut().poll(cx)).await;
     }
 
-    /// Adds a host whose software starts now, and again after each restart. A host whose software has ended stays up.
+    /// Adds a host whose software starts now, and again after each restart. A host whose software has ended stays up;
+    /// one whose software fails ends the run.
     pub fn host<F>(&self, name: &str, software: impl Fn(Host) -> F + Send + Sync + 'static) -> HostHandle
     where
-        F: Future<Output = ()> + Send + 'static,
+        F: Future<Output = Outcome> + Send + 'static,
     {
         let run = self.run.clone();
         let id = run.switch.attach();
@@ -162,8 +163,15 @@ impl Sim {
             run.switch.power_on(id);
             match boot_host(&run, &booted, count) {
                 Ok(host) => {
+                    let (alarm, name) = (run.alarm.clone(), booted.name.clone());
+                    let runtime = host.runtime();
+                    let work = software(host);
                     // Through the runtime, so that pauses and panics are seen as with any other task.
-                    vortex_p2p::runtime::Runtime::spawn(&*host.runtime.clone(), Box::pin(software(host)));
+                    runtime.spawn(Box::pin(async move {
+                        if let Err(error) = work.await {
+                            alarm.raise(format!("{name} failed: {error}"));
+                        }
+                    }));
                 }
                 Err(error) => run.alarm.raise(format!("{} can't boot: {error}", booted.name)),
             }
@@ -188,6 +196,7 @@ impl Sim {
                     // Nobody may be waiting.
                     let _ = done.send(software(host).await);
                 }
+                Ok(())
             }
         });
         Task { host, result }
@@ -209,17 +218,18 @@ fn boot_host(run: &Run, machine: &Arc<Machine>, boot: u32) -> std::io::Result<Ho
     Ok(Host { machine: machine.clone(), runtime: Arc::new(runtime), network: Arc::new(network) })
 }
 
+/// Finds the clock of the host that runs right now.
+type CurrentClock = fn() -> Arc<dyn Clock>;
+
 thread_local! {
     /// The clock and executor of whatever host runs on this thread right now.
-    static CLOCK: RefCell<Option<Arc<dyn Fn() -> Arc<dyn Clock>>>> = const { RefCell::new(None) };
+    static CLOCK: Cell<Option<CurrentClock>> = const { Cell::new(None) };
     static PANIC_PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
-    static SIMULATED: RefCell<bool> = const { RefCell::new(false) };
+    static SIMULATED: Cell<bool> = const { Cell::new(false) };
 }
 
 fn current_clock() -> std::io::Result<Arc<dyn Clock>> {
-    CLOCK
-        .with_borrow(|clock| clock.as_ref().map(|clock| clock()))
-        .ok_or(std::io::ErrorKind::NotConnected.into())
+    CLOCK.get().map(|clock| clock()).ok_or(std::io::ErrorKind::NotConnected.into())
 }
 
 /// Where the latest panic of this thread's run was.
@@ -233,7 +243,7 @@ fn keep_panics_quiet() {
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if SIMULATED.with_borrow(|simulated| *simulated) {
+            if SIMULATED.get() {
                 PANIC_PLACE.set(info.location().map(ToString::to_string));
             } else {
                 before(info);

@@ -141,7 +141,7 @@ where
     F: Future<Output = (Outcome, Duration)> + 'static,
 {
     LATEST.set(Duration::ZERO);
-    CLOCK.set(Some(Arc::new(|| Arc::new(Tokio::current()) as Arc<dyn Clock>)));
+    CLOCK.set(Some(|| Arc::new(Tokio::current())));
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed.stream("turmoil").bits())
         .tick_duration(TICK)

@@ -1,0 +1,48 @@
+//! One seed is one run: twice in this process, and once in another.
+
+use serde_json::Value;
+use std::process::Command;
+use vortex_sim::runner::{Line, Seeds, jobs, run_all};
+use vortex_sim::scenario;
+use vortex_sim::trace::{Keep, first_difference};
+use vortex_sim::world::{World, run};
+
+const SEEDS: u64 = 3;
+
+#[test]
+fn a_seed_is_the_same_run_in_this_process_and_in_another() {
+    let jobs = jobs(World::ALL, scenario::all(), &Seeds(0..SEEDS));
+    let collect = |threads| {
+        let mut lines: Vec<Line> = Vec::new();
+        run_all(&jobs, threads, |line| lines.push(line.clone()));
+        lines
+    };
+    let (first, second) = (collect(2), collect(1));
+    for line in &first {
+        assert!(line.passed(), "{line:?}");
+        assert!(line.events > 100, "a trace that is nearly empty proves nothing: {line:?}");
+    }
+    assert_eq!(first, second);
+
+    let output = Command::new(env!("CARGO_BIN_EXE_vortex-sim"))
+        .args(["run", "--json", "--seeds", &format!("0..{SEEDS}"), "--jobs", "2"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let elsewhere: Vec<Value> = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect();
+    assert_eq!(elsewhere.len(), first.len() + 1, "one object for each run, and one for all");
+    for (line, other) in first.iter().zip(&elsewhere) {
+        assert_eq!(&serde_json::to_value(line).unwrap(), other);
+    }
+}
+
+#[test]
+fn seeds_differ() {
+    let scenario = scenario::all()[0];
+    let events = |seed| run(World::Turmoil, scenario, seed, Keep::Events).trace.events().to_vec();
+    assert!(first_difference(&events(1), &events(2)).is_some());
+}
