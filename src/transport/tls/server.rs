@@ -50,7 +50,6 @@ impl ServerTls {
         if demands_identity {
             // A resumed handshake shows no certificate, so an expired one would go on being good.
             config.session_storage = Arc::new(NoServerSessionStorage {});
-            config.send_tls13_tickets = 0;
         } else {
             // Sessions are stored here rather than sealed into tickets, and taken out when they are used: this is
             // what makes a ticket good for one connection only.

@@ -62,11 +62,19 @@ pub(super) async fn exchange(
     client: &ClientTls,
     server: &ServerTls,
 ) -> (Result<(), Refusal>, Result<(), Refusal>) {
-    let (serving, address) = endpoint(Some(server)).await;
-    let (dialing, _) = endpoint(None).await;
     let client = QuicClient::new(runtime(), &QuicSettings::default(), Arc::new(client.clone()));
+    exchange_at(&endpoint(Some(server)).await.0, &client).await
+}
+
+/// As [`exchange`], with a given server and client.
+pub(super) async fn exchange_at(
+    serving: &QuicEndpoint,
+    client: &QuicClient,
+) -> (Result<(), Refusal>, Result<(), Refusal>) {
+    let address = serving.local_addr().unwrap();
+    let (dialing, _) = endpoint(None).await;
     let asking = async {
-        let connection = match dialing.dial(&client, address).unwrap().established().await {
+        let connection = match dialing.dial(client, address).unwrap().established().await {
             Ok(connection) => connection,
             Err(DialError::Refused(refusal)) => return Err(refusal),
             Err(error) => panic!("no refusal: {error:?}"),

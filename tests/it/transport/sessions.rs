@@ -1,12 +1,16 @@
 //! Sessions that are resumed, early data, and what must not survive in them.
 
 use super::pki::{ANSWER, Ca, REQUEST, Valid, crypto, runtime, server};
-use super::quic::{answer, ask, bind, client, endpoint, self_signed};
+use super::quic::{answer, ask, bind, client, endpoint, exchange_at, self_signed};
+use super::tcp;
 use super::world::{DATE, World};
 use std::sync::Arc;
 use std::time::Duration;
 use vortex_p2p::transport::quic::{AppCode, DialError, QuicClient, QuicEndpoint, QuicSettings};
-use vortex_p2p::transport::tls::{Admission, By, ClientTls, Crypto, Reason, Trust};
+use vortex_p2p::transport::tls::{
+    self, Admission, By, ClientTls, Crypto, Reason, Refusal, ServerIdentity, ServerTls, Trust,
+};
+use vortex_p2p::transport::{Network, TokioNetwork};
 
 /// Answers one connection after the other, without end.
 async fn serve(serving: &QuicEndpoint) {
@@ -92,34 +96,84 @@ async fn nothing_goes_early_where_clients_show_who_they_are() {
     }
 }
 
+/// A client and a server in one world. The certificate of the first is good for an hour if `client_expires`, that of the
+/// second if not; the other one lasts.
+fn an_hour(world: &Arc<World>, client_expires: bool) -> (ClientTls, ServerTls) {
+    let ca = Ca::new("ours");
+    let crypto = Crypto::new(world.clone());
+    let hour = |name, expires| match expires {
+        true => ca.issue_until(name, DATE + Duration::from_secs(3600)),
+        false => ca.issue(name, Valid::Now),
+    };
+    let trust = Trust::authorities(ca.authorities.clone());
+    let client = ClientTls::new(&crypto, &trust, Some(&hour("peer", client_expires))).unwrap();
+    let admission = match client_expires {
+        true => Admission::Authorities(ca.authorities.clone()),
+        false => Admission::Anyone,
+    };
+    let identity = ServerIdentity::new(hour("d7y", !client_expires));
+    (client, ServerTls::new(&crypto, &identity, &admission).unwrap())
+}
+
 #[tokio::test]
 async fn a_session_does_not_outlive_the_certificate_of_its_server() {
     //= VTX-SEC-007 test
-    let ca = Ca::new("ours");
     let world = World::new(1);
-    let identity = ca.issue_until("d7y", DATE + Duration::from_secs(3600));
-    let serving_tls = server(identity, &Admission::Anyone);
-    let (serving, address) = endpoint(Some(&serving_tls)).await;
+    let (client, server) = an_hour(&world, false);
+    let (serving, address) = endpoint(Some(&server)).await;
     let (dialing, _) = endpoint(None).await;
-    let tls = ClientTls::new(&Crypto::new(world.clone()), &Trust::authorities(ca.authorities.clone()), None);
-    let client = QuicClient::new(world.clone(), &QuicSettings::default(), Arc::new(tls.unwrap()));
-    let dial = || dialing.dial(&client, address).unwrap();
+    let client = Arc::new(client);
+    let quic = QuicClient::new(world.clone(), &QuicSettings::default(), client.clone());
+    let dial = || dialing.dial(&quic, address).unwrap();
     let refused = |error: DialError| {
         let DialError::Refused(refusal) = error else { panic!("{error:?}") };
         assert_eq!((refusal.by, refusal.reason), (By::This, Reason::Dates), "{refusal}");
     };
+    let mut listener = tcp::listener().await;
     let test = async {
         let first = dial().established().await.unwrap();
         assert_eq!(ask(&first).await.unwrap(), ANSWER);
         first.close(AppCode::NoError.into(), b"");
+        assert_eq!(tcp::exchange_at(&mut *listener, &client, &server).await, (Ok(()), Ok(())));
+
         world.pass(Duration::from_secs(3601));
         let (_connection, early) = dial().into_early().expect("a session to resume");
         refused(early.accepted().await.unwrap_err());
-        // The second ticket of the session, without early data of the client's own.
         refused(dial().established().await.unwrap_err());
+        let listener_address = listener.local_addr().unwrap();
+        let stream = TokioNetwork::default().connect(listener_address).await.unwrap();
+        let accept = async { tls::accept(&server, listener.accept().await.unwrap().0).await.unwrap() };
+        let (connected, _accepted) = tokio::join!(tls::connect(&client, listener_address, stream), accept);
+        let refusal = Refusal::from_io(&connected.err().unwrap()).unwrap();
+        assert_eq!((refusal.by, refusal.reason), (By::This, Reason::Dates), "{refusal}");
     };
     tokio::select! {
         () = test => {}
         () = serve(&serving) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_session_does_not_outlive_the_certificate_of_its_client() {
+    //= VTX-SEC-006 test
+    let world = World::new(1);
+    let (client, server) = an_hour(&world, true);
+    let (serving, _) = endpoint(Some(&server)).await;
+    let client = Arc::new(client);
+    let quic = QuicClient::new(world.clone(), &QuicSettings::default(), client.clone());
+    let mut listener = tcp::listener().await;
+    for good in [true, false] {
+        let over_tcp = tcp::exchange_at(&mut *listener, &client, &server).await;
+        let over_quic = exchange_at(&serving, &quic).await;
+        for (client, server) in [over_tcp, over_quic] {
+            match good {
+                true => assert_eq!((client, server), (Ok(()), Ok(()))),
+                false => {
+                    assert_eq!(client.map_err(|refusal| refusal.reason), Err(Reason::Dates));
+                    assert_eq!(server.map_err(|refusal| refusal.reason), Err(Reason::Dates));
+                }
+            }
+        }
+        world.pass(Duration::from_secs(3601));
     }
 }
