@@ -178,3 +178,53 @@ impl QuicSettings {
         transport
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// quinn shows its settings in no other way.
+    fn shows(transport: &TransportConfig, expected: &[&str]) {
+        let shown = format!("{transport:?}");
+        for field in expected {
+            assert!(shown.contains(field), "expected {field} in {shown}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_specification() {
+        //= VTX-QUC-007 test
+        //= VTX-QUC-008 test
+        //= VTX-QUC-009 test
+        let common =
+            ["max_idle_timeout: Some(30000)", "stream_receive_window: 16777216", " receive_window: 16777216"];
+        let settings = QuicSettings::default();
+        shows(&settings.client_transport(), &common);
+        shows(&settings.client_transport(), &["keep_alive_interval: Some(3s)"]);
+        shows(&settings.server_transport(), &common);
+        shows(&settings.server_transport(), &["keep_alive_interval: None"]);
+    }
+
+    #[test]
+    fn an_idle_timeout_beyond_all_measure_is_the_longest_there_is() {
+        let settings = QuicSettings { idle_timeout: Duration::MAX, ..QuicSettings::default() };
+        shows(&settings.client_transport(), &["max_idle_timeout: Some(4294967295)"]);
+    }
+
+    #[test]
+    fn datagrams_have_a_least_and_a_largest_size() {
+        assert_eq!(DatagramSize::new(1199), Err(DatagramSizeError(1199)));
+        assert_eq!(DatagramSize::new(1200), Ok(DatagramSize::MINIMUM));
+        assert_eq!(DatagramSize::new(8972), Ok(DatagramSize::JUMBO));
+        assert_eq!(DatagramSize::new(8973), Err(DatagramSizeError(8973)));
+    }
+
+    #[test]
+    fn a_batch_of_any_size_fits_one_payload() {
+        for bytes in 1200..=8972 {
+            let size = DatagramSize::new(bytes).unwrap();
+            assert!(size.segments() * usize::from(bytes) <= 65_507);
+            assert!((size.segments() + 1) * usize::from(bytes) > 65_507);
+        }
+    }
+}
