@@ -1,6 +1,6 @@
 //! A packet, explained field by field: for tools, test vectors and documents.
 
-use super::{DecodeError, ErrorCode, Escaped, Header, Message, Packet, Tag, TaskId, limits};
+use super::{Bounded, DecodeError, ErrorCode, Escaped, Header, Message, Packet, Tag, TaskId, limits};
 use std::fmt::{self, Write as _};
 
 /// The bytes of what should be one packet, explained as far as they go.
@@ -182,7 +182,11 @@ impl fmt::Display for Field<'_> {
             (_, FieldValue::Number(number)) => number.fmt(f),
             (_, FieldValue::Unsigned(number)) => number.fmt(f),
             (_, FieldValue::Signed(number)) => number.fmt(f),
-            (_, FieldValue::Text(text)) => write!(f, "\"{}\"", Escaped(text)),
+            (_, FieldValue::Text(text)) => {
+                let shown = Bounded::<{ Annotated::SHOWN }>::cut(text).as_str();
+                let more = if shown.len() < text.len() { " …" } else { "" };
+                write!(f, "\"{}\"{more}", Escaped(shown))
+            }
             (_, FieldValue::Bytes(bytes)) => write!(f, "{} bytes", bytes.len()),
         }
     }

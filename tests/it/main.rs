@@ -24,4 +24,5 @@ mod store;
 mod traceability;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod transport;
+mod vectors;
 mod wire;

@@ -5,6 +5,7 @@ pub(crate) mod build;
 mod differential;
 mod digest;
 mod division;
+mod dumps;
 mod generate;
 mod mutation;
 mod order;
