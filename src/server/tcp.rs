@@ -54,8 +54,7 @@ async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, peer: SocketAdd
     let mut connection = Connection { shared: shared.clone(), stream, unread: BytesMut::new() };
     let served = async {
         match shared.admission.connection(peer.ip()) {
-            Ok(mut place) => {
-                place.established();
+            Ok(place) => {
                 tracing::debug!(%peer, "connected");
                 connection.serve(&place).await
             }
