@@ -46,7 +46,7 @@ impl std::fmt::Debug for QuicEndpoint {
 }
 
 impl QuicEndpoint {
-    /// Binds a socket of `network`. Without `server`, connections of others are refused.
+    /// Binds a socket of `network`. Without `server`, connection attempts of others go unanswered.
     ///
     /// # Errors
     /// Those of binding, and [`io::ErrorKind::InvalidInput`] where the provider lacks TLS13_AES_128_GCM_SHA256, which
@@ -84,7 +84,8 @@ impl QuicEndpoint {
         self.endpoint.accept().await
     }
 
-    /// Serves as `server` says from now on, or not at all. Connections that exist are not touched.
+    /// Serves as `server` says from now on, or leaves attempts unanswered. Connections that exist are not touched, sessions
+    /// of before are forgotten.
     ///
     /// # Errors
     /// As of [`bind`](Self::bind).
