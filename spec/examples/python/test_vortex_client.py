@@ -289,6 +289,13 @@ class Files(unittest.IsolatedAsyncioTestCase):
             with self.assertRaisesRegex(ErrorAnswer, "not found"):
                 await fetch_from(peer)
 
+    async def test_pieces_that_could_not_be_verified_are_counted(self):
+        #= VTX-DIG-013 test
+        unverified = [content(number, FILE[number * PIECE :][:PIECE], digest=b"") for number in (0, 1)]
+        async with over_tcp(Script(*unverified)) as peer:
+            body, fetch = await fetch_from(peer, lenient=True)
+        self.assertEqual((body, fetch.unverified), (FILE, 2))
+
     async def test_a_piece_longer_than_the_first_is_rejected(self):
         async with over_tcp(Script(content(0, b"x" * 10), *[content(1, b"y" * 11)] * 2)) as peer:
             with self.assertRaisesRegex(Rejected, "a piece of 11 bytes"):
