@@ -1,6 +1,6 @@
 //! An answer with content, as its server sends it.
 
-use crate::wire::{Digest, Hasher, Metadata, PieceKind, limits};
+use crate::wire::{Digest, Hasher, Metadata, PieceKind, PieceLength, limits};
 use bytes::{Bytes, BytesMut};
 
 /// What has to be done next to send an answer.
@@ -39,9 +39,15 @@ impl Answer {
         //= VTX-FRM-006
         //= VTX-TAG-004
         metadata.encode(id, kind, &mut head);
+        Self::with_head(head.freeze(), metadata.length, digest)
+    }
+
+    /// An answer that begins with `head` in place of a Content packet, as over gRPC.
+    #[must_use]
+    pub fn with_head(head: Bytes, length: PieceLength, digest: Digest) -> Self {
         Self {
-            head: Some(head.freeze()),
-            length: metadata.length.get(),
+            head: Some(head),
+            length: length.get(),
             sent: 0,
             digest,
             hasher: Some(Hasher::new(digest.algorithm())),

@@ -99,6 +99,9 @@ pub enum Rejection {
     /// It is no packet.
     #[error("{0}")]
     Malformed(DecodeError),
+    /// It is no message of gRPC.
+    #[error("no piece in a gRPC message: {0}")]
+    BadMessage(String),
     /// It is a packet that answers nothing.
     #[error("a {0} packet where an answer was expected")]
     NoAnswer(Tag),
@@ -196,6 +199,16 @@ impl ClientRequest {
         Self { ask, state: State::Asked { decoder: Decoder::new(), begun: false } }
     }
 
+    /// A request whose answer came by another way than a packet, as over gRPC: the metadata is judged like that of a
+    /// Content packet, and [`ClientRequest::receive`] takes the content.
+    ///
+    /// # Errors
+    /// [`Rejection`]: the request has ended.
+    pub fn answered(ask: Ask, metadata: &Metadata<'_>) -> Result<(Self, Piece), Rejection> {
+        let (piece, content) = accept_metadata(&ask, metadata)?;
+        Ok((Self { ask, state: State::Content(content) }, piece))
+    }
+
     /// Whether the answer's packet is still to come: until then the first-byte deadline runs.
     #[must_use]
     pub fn is_awaiting_answer(&self) -> bool {
@@ -278,7 +291,15 @@ enum Step {
 /// Judges the packet that came where an answer was expected.
 fn accept(ask: &Ask, message: Message<'_>) -> Result<Step, Failure> {
     match message {
-        Message::Content(kind, metadata) => Ok(accept_content(ask, kind, &metadata)?),
+        Message::Content(kind, metadata) => {
+            let expected = ask.download.kind;
+            //= VTX-CNT-020
+            if kind != expected {
+                return Err(Rejection::OtherKind { expected, got: kind }.into());
+            }
+            let (piece, content) = accept_metadata(ask, &metadata)?;
+            Ok(Step::Answered(piece, content))
+        }
         Message::Error(error) => {
             Err(Failure::Refused { code: error.code, message: error.message.as_str().to_owned() })
         }
@@ -289,12 +310,8 @@ fn accept(ask: &Ask, message: Message<'_>) -> Result<Step, Failure> {
     }
 }
 
-fn accept_content(ask: &Ask, kind: PieceKind, metadata: &Metadata<'_>) -> Result<Step, Rejection> {
-    let Download { kind: expected, number, .. } = ask.download;
-    //= VTX-CNT-020
-    if kind != expected {
-        return Err(Rejection::OtherKind { expected, got: kind });
-    }
+fn accept_metadata(ask: &Ask, metadata: &Metadata<'_>) -> Result<(Piece, Box<Content>), Rejection> {
+    let number = ask.download.number;
     //= VTX-CNT-007
     if metadata.number != number {
         return Err(Rejection::OtherNumber { expected: number, got: metadata.number });
@@ -334,7 +351,7 @@ fn accept_content(ask: &Ask, kind: PieceKind, metadata: &Metadata<'_>) -> Result
         cost: metadata.cost,
         created_at: metadata.created_at,
     };
-    Ok(Step::Answered(piece, Box::new(content)))
+    Ok((piece, Box::new(content)))
 }
 
 impl Content {

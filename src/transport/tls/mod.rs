@@ -1,6 +1,6 @@
 //! Identity: who a peer is, whom it trusts, and why a handshake was refused. QUIC and TLS over TCP share it.
 //!
-//! Every configuration built here speaks TLS 1.3 only and has no application protocols.
+//! Every configuration built here speaks TLS 1.3 only and has no application protocols; gRPC adds its own.
 
 mod identity;
 mod refusal;
@@ -12,6 +12,8 @@ pub use identity::{Authorities, Fingerprint, FingerprintError, Identity, ServerI
 pub use refusal::{By, Reason, Refusal};
 pub use server::{Admission, ServerTls};
 pub use stream::{accept, connect};
+#[cfg(feature = "grpc")]
+pub use stream::{accept_http2, connect_http2};
 #[cfg(feature = "quic")]
 pub(super) use trust::peer_key;
 pub use trust::{ClientTls, Trust};
