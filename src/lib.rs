@@ -2,6 +2,8 @@
 
 #[cfg(feature = "config")]
 pub mod config;
+#[cfg(feature = "grpc")]
+mod grpc;
 pub mod session;
 pub mod wire;
 

@@ -1,11 +1,13 @@
 //! One request to one peer.
 //!
-//! [`QuicClient`] is a QUIC connection, [`TcpClient`] a TCP connection. Either turns an [`Ask`] into an [`Answer`], which
-//! hands out the content while it streams and says at its end whether it was what was asked for. What is pooled,
-//! retried elsewhere and put together to files is for [`crate::downloader`].
+//! `QuicClient` is a QUIC connection, [`TcpClient`] a TCP connection, `GrpcClient` one of gRPC. Each turns an [`Ask`]
+//! into an [`Answer`], which hands out the content while it streams and says at its end whether it was what was asked
+//! for. What is pooled, retried elsewhere and put together to files is for [`crate::downloader`].
 
 mod answer;
 mod error;
+#[cfg(feature = "grpc")]
+mod grpc;
 #[cfg(feature = "quic")]
 mod quic;
 mod tcp;
@@ -13,6 +15,8 @@ mod tcp;
 pub use crate::session::{Ask, ExtensionReply, Failure, Piece, Received, Rejection};
 pub use answer::Answer;
 pub use error::{RequestError, Waited};
+#[cfg(feature = "grpc")]
+pub use grpc::GrpcClient;
 #[cfg(feature = "quic")]
 pub use quic::QuicClient;
 pub use tcp::{GiveBack, TcpClient};

@@ -2,7 +2,7 @@
 
 use super::Shared;
 use crate::session::{Answer, AnswerStep, Refusal};
-use crate::store::{Content, StoreError};
+use crate::store::{Content, StoreError, StoredPiece};
 use crate::wire::{Download, ErrorCode};
 use bytes::Bytes;
 use futures_util::future::join;
@@ -64,33 +64,34 @@ impl Found {
 }
 
 impl Shared {
-    /// Looks a piece up, by the answer deadline.
+    /// Looks a piece up, by the answer deadline, and prepares the answer to the request with packet id `id`.
     pub(super) async fn look_up(&self, id: u8, download: Download) -> Result<Found, Refusal> {
+        let piece = self.find(download).await.map_err(|refusal| Refusal { id, ..refusal })?;
+        let digest = piece.provenance.digest;
+        let text = digest.to_text();
+        //= VTX-CNT-006
+        //= VTX-CNT-008
+        //= VTX-CNT-012
+        //= VTX-DIG-002
+        let answer = Answer::new(id, download.kind, &piece.metadata(&text), digest);
+        Ok(Found { answer, content: piece.content })
+    }
+
+    /// Looks a piece up, by the answer deadline.
+    pub(super) async fn find(&self, download: Download) -> Result<StoredPiece, Refusal> {
         //= VTX-ERR-012
         let looked = self.runtime.timeout(self.settings.deadlines.answer, self.store.piece(download)).await;
         let Ok(found) = looked else {
-            return Err(Refusal::new(id, ErrorCode::Internal, "the store did not answer by its deadline"));
+            return Err(Refusal::new(0, ErrorCode::Internal, "the store did not answer by its deadline"));
         };
         //= VTX-REQ-011
-        match found {
-            Ok(piece) => {
-                let digest = piece.provenance.digest;
-                let text = digest.to_text();
-                //= VTX-CNT-006
-                //= VTX-CNT-008
-                //= VTX-CNT-012
-                //= VTX-DIG-002
-                let answer = Answer::new(id, download.kind, &piece.metadata(&text), digest);
-                Ok(Found { answer, content: piece.content })
+        found.map_err(|error| {
+            let code = error.code();
+            if code == ErrorCode::Internal {
+                tracing::warn!(%error, task = %download.task_id, piece = download.number, "store failed");
             }
-            Err(error) => {
-                let code = error.code();
-                if code == ErrorCode::Internal {
-                    tracing::warn!(%error, task = %download.task_id, piece = download.number, "store failed");
-                }
-                Err(Refusal::new(id, code, error.peer_text()))
-            }
-        }
+            Refusal::new(0, code, error.peer_text())
+        })
     }
 
     /// Takes a piece out of service whose content turned out to be another while it was sent.

@@ -1,4 +1,4 @@
-//! Answers requests, over QUIC and TCP alike.
+//! Answers requests, over QUIC, TCP and gRPC alike.
 //!
 //! A [`StorageServer`] is given what it serves from (a [`PieceStore`]) and what it serves on (endpoints, listeners).
 //! Each connection and each request is a task of its own; what they share is here: the store, the settings, the limits
@@ -7,6 +7,8 @@
 mod admission;
 mod answering;
 mod extension;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod lifecycle;
 #[cfg(feature = "quic")]
 mod quic;

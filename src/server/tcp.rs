@@ -29,11 +29,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 impl StorageServer {
     /// Serves the connections that come to `listener`, until the shutdown.
     pub fn serve_tcp(&self, listener: Box<dyn Listener>) {
-        self.shared.lifecycle.spawn(&self.shared.runtime, accept(self.shared.clone(), listener));
+        self.shared.lifecycle.spawn(&self.shared.runtime, accept(self.shared.clone(), listener, serve));
     }
 }
 
-async fn accept(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
+/// Hands the connections that come to `listener` to `serve`, each in a task of its own.
+pub(super) async fn accept<F: Future<Output = ()> + Send + 'static>(
+    shared: Arc<Shared>,
+    mut listener: Box<dyn Listener>,
+    serve: impl Fn(Arc<Shared>, Box<dyn ByteStream>, SocketAddr) -> F,
+) {
     let mut draining = pin!(shared.lifecycle.reached(Phase::Draining));
     loop {
         match select(listener.accept(), draining.as_mut()).await {
@@ -54,7 +59,8 @@ async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, peer: SocketAdd
     let mut connection = Connection { shared: shared.clone(), stream, unread: BytesMut::new() };
     let served = async {
         match shared.admission.connection(peer.ip()) {
-            Ok(place) => {
+            Ok(mut place) => {
+                place.established();
                 tracing::debug!(%peer, "connected");
                 connection.serve(&place).await
             }
