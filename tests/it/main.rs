@@ -15,6 +15,8 @@ mod config;
 mod exchange;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod extensions;
+#[cfg(all(feature = "grpc", feature = "tcp"))]
+mod grpc;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod peers;
 mod session;
