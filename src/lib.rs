@@ -4,6 +4,8 @@
 pub mod config;
 #[cfg(feature = "grpc")]
 mod grpc;
+#[cfg(feature = "cli")]
+pub mod pcap;
 pub mod session;
 pub mod wire;
 

@@ -12,11 +12,15 @@ mod book;
 mod committed;
 #[cfg(feature = "config")]
 mod config;
+#[cfg(feature = "cli")]
+mod decode;
 mod exchange;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod extensions;
 #[cfg(all(feature = "grpc", feature = "tcp"))]
 mod grpc;
+#[cfg(feature = "cli")]
+mod pcap;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod peers;
 mod session;

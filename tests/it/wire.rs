@@ -7,6 +7,8 @@ mod digest;
 mod division;
 mod dumps;
 mod generate;
+#[cfg(feature = "cli")]
+pub(crate) use generate::damage;
 mod mutation;
 mod order;
 mod round_trip;

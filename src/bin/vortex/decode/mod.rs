@@ -9,10 +9,12 @@ use crate::exit::{Exit, Failure};
 use clap::Args;
 use hex::HexPacket;
 use report::Printer;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
-use stream::Explainer;
+use stream::{Explainer, Item};
+use vortex_p2p::pcap::{self, Capture, Event, FlowId, Flows};
 
 /// Explain packets field by field
 ///
@@ -77,7 +79,7 @@ fn lines(input: &mut BufReader<impl Read>, printer: &mut Printer<impl io::Write>
     Ok(Exit::Done)
 }
 
-/// The bytes of one direction of a connection.
+/// A capture, or the bytes of one direction of a connection.
 fn file(arguments: &Arguments, printer: &mut Printer<impl io::Write>) -> Result<Exit, Failure> {
     let path = &arguments.input;
     let file = File::open(path).map_err(|error| {
@@ -86,6 +88,9 @@ fn file(arguments: &Arguments, printer: &mut Printer<impl io::Write>) -> Result<
             .hint("expected hexadecimal, `-`, or the name of a file")
     })?;
     let mut input = BufReader::with_capacity(64 << 10, file);
+    if input.fill_buf().map_err(unreadable)?.first_chunk().is_some_and(|first| pcap::is_capture(*first)) {
+        return capture(input, printer);
+    }
     let mut explainer = Explainer::default();
     loop {
         let bytes = input.fill_buf().map_err(unreadable)?;
@@ -100,6 +105,45 @@ fn file(arguments: &Arguments, printer: &mut Printer<impl io::Write>) -> Result<
     printer.finish()
 }
 
-fn unreadable(error: io::Error) -> Failure {
+/// The TCP streams of a capture, each packet where its last byte was captured.
+fn capture(input: impl Read, printer: &mut Printer<impl io::Write>) -> Result<Exit, Failure> {
+    let mut capture = Capture::open(input).map_err(unreadable)?;
+    let mut flows = Flows::default();
+    let mut explainers: BTreeMap<FlowId, Explainer> = BTreeMap::new();
+    let mut sink = |id: FlowId, event: Event<'_>| -> Result<(), Failure> {
+        let flow = format!("{} > {}", id.source, id.destination);
+        let mut show = |item: Item<'_>| printer.item(Some(&flow), item);
+        match event {
+            Event::Data(bytes) => explainers.entry(id).or_default().push(bytes, &mut show),
+            Event::End => explainers.remove(&id).unwrap_or_default().finish(&mut show),
+            Event::Gap => {
+                explainers.remove(&id).unwrap_or_default().finish(&mut show)?;
+                printer.gap(&flow)
+            }
+        }
+    };
+    let mut segments = 0u64;
+    let end = loop {
+        let frame = match capture.next_frame() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        };
+        if let Some(segment) = pcap::segment(frame) {
+            segments += 1;
+            flows.push(&segment, &mut sink)?;
+        }
+    };
+    flows.finish(&mut sink)?;
+    let exit = printer.finish()?;
+    end.map_err(unreadable)?;
+    if segments == 0 {
+        return Err(Failure::new(Exit::NotFound, "no TCP segment in the capture")
+            .hint("QUIC is encrypted: export the decrypted streams, or use the dissector with the key log"));
+    }
+    Ok(exit)
+}
+
+fn unreadable(error: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Disk, format!("could not read the input: {error}"))
 }

@@ -67,6 +67,25 @@ struct ContentReport {
     digest: &'static str,
 }
 
+const GAP: &str = "gap: bytes are missing in the capture; what follows them is not explained";
+
+impl<'a> Report<'a> {
+    /// Of what is no packet at all.
+    fn refused(error: &'a str, message: String) -> Self {
+        Self {
+            flow: None,
+            offset: None,
+            ok: false,
+            error: Some(error),
+            message: Some(message),
+            header: None,
+            fields: Vec::new(),
+            hex: None,
+            content: None,
+        }
+    }
+}
+
 impl<W: Write> Printer<W> {
     pub(super) fn new(out: W, json: bool) -> Self {
         Self { out: BufWriter::new(out), json, exit: Exit::Done }
@@ -88,18 +107,7 @@ impl<W: Write> Printer<W> {
                 if !self.json {
                     return Ok(writeln!(self.out, "{message}\n")?);
                 }
-                let (error, message) = (Some("not-hex"), Some(message));
-                self.object(&Report {
-                    flow: None,
-                    offset: None,
-                    ok: false,
-                    error,
-                    message,
-                    header: None,
-                    fields: Vec::new(),
-                    hex: None,
-                    content: None,
-                })
+                self.object(&Report::refused("not-hex", message))
             }
         }
     }
@@ -110,6 +118,16 @@ impl<W: Write> Printer<W> {
             item.packet.packet = Err(error);
         }
         self.write(flow, Some(item.offset), &item.packet, item.content)
+    }
+
+    /// Bytes of a direction are missing, and nothing more is known of it.
+    pub(super) fn gap(&mut self, flow: &str) -> Result<(), Failure> {
+        self.exit = Exit::Other;
+        if self.json {
+            let report = Report { flow: Some(flow), ..Report::refused("gap", GAP.to_owned()) };
+            return self.object(&report);
+        }
+        Ok(writeln!(self.out, "{flow}: {GAP}\n")?)
     }
 
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
