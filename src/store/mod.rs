@@ -11,9 +11,13 @@
 #[cfg(feature = "disk")]
 pub mod disk;
 mod error;
+#[cfg(feature = "disk")]
+mod manifest;
 mod memory;
 
 pub use error::{Missing, StoreError};
+#[cfg(feature = "disk")]
+pub use manifest::{MAX_MANIFEST_LEN, Manifest, ManifestError};
 pub use memory::MemoryStore;
 
 use crate::runtime::BoxFuture;

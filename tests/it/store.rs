@@ -6,5 +6,9 @@ mod crash;
 #[cfg(feature = "disk")]
 mod crash_disk;
 #[cfg(feature = "disk")]
+mod files;
+#[cfg(feature = "disk")]
 mod group;
+#[cfg(feature = "disk")]
+mod manifest;
 mod world;

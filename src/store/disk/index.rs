@@ -56,10 +56,11 @@ pub(super) enum PieceRecord {
 /// One change of the index. Each names the serial of the task that it means.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
-    /// Whatever the key stood for before is forgotten.
+    /// With the digests of its first pieces, which are held from now on. Whatever the key stood for before is forgotten.
     Create {
         new: NewTask,
         accessed: u64,
+        digests: Arc<[Digest]>,
     },
     Digest(Digest),
     Pin(bool),
@@ -258,15 +259,19 @@ fn apply(transaction: &WriteTransaction, key: TaskKey, serial: u64, change: &Cha
     let column = task_column(&key);
     // A row that can't be read stops everything but its replacement.
     let row = tasks.get(column)?.map(|row| (row.value().0, task_record(row.value())));
-    if let Change::Create { new, accessed } = change {
+    if let Change::Create { new, accessed, digests } = change {
         if let Some((former, _)) = row {
             pieces.retain_in((former, 0)..=(former, u32::MAX), |_, _| false)?;
         }
         let division = new.division;
         let digest = new.digest.map(|digest| digest.to_text());
         let digest = digest.as_ref().map_or("", |text| text.as_str());
-        let row = (serial, division.length(), division.piece_length().get(), 0, false, *accessed, digest);
-        tasks.insert(column, row)?;
+        let (held, piece_length) = (digests.len() as u64, division.piece_length().get());
+        tasks.insert(column, (serial, division.length(), piece_length, held, false, *accessed, digest))?;
+        for (number, digest) in (0..).zip(&**digests) {
+            let created_at = i64::try_from(*accessed).unwrap_or(i64::MAX);
+            pieces.insert((serial, number), (false, digest.to_text().as_str(), "", 0, created_at))?;
+        }
         return Ok(Found::Yes);
     }
     let Some((found, record)) = row.filter(|(found, _)| *found == serial) else { return Ok(Found::No) };

@@ -1,9 +1,9 @@
 //! Pieces on a disk, safe against power cuts.
 //!
 //! ```text
-//!   index.redb                      which tasks, which pieces of them are durable, with digest and provenance
-//!   <kind>-<task id>-<serial>.content   the bytes of one task, each piece at its offset
-//!   lock                            held by the process that has the store open
+//!   index.redb         which tasks, which pieces of them are durable, with digest and provenance
+//!   <serial>.content   the bytes of one task, each piece at its offset; the index knows whose serial it is
+//!   lock               held by the process that has the store open
 //! ```
 //!
 //! A piece is written into the content file of its task, where nobody reads it. Its commit syncs that file, then enters
@@ -16,12 +16,16 @@
 
 mod content;
 mod device;
+mod export;
+mod import;
 mod index;
 mod os;
 mod queue;
 mod writer;
 
 pub use device::{Disk, DiskFile, DiskLock, OpenMode};
+pub use export::ExportError;
+pub use import::{ImportError, ImportOptions, MAX_IMPORT_PIECES};
 pub use os::OsDisk;
 
 use super::{
@@ -35,6 +39,7 @@ use queue::Queue;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -103,26 +108,22 @@ impl Entry {
         self.division.piece(number).ok_or(Missing::Piece { pieces: self.division.pieces() })
     }
 
-    fn file_name(&self) -> String {
-        content_name(&self.key, self.serial)
-    }
-
     /// The content file; opened once for all that use it at the same time.
     fn file(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, StoreError> {
         let mut state = self.state();
         if let Some(file) = state.file.as_ref().and_then(Weak::upgrade) {
             return Ok(file);
         }
-        let file = disk.open(&self.file_name(), OpenMode::Existing);
+        let file = disk.open(&content_name(self.serial), OpenMode::Existing);
         let file = file.map_err(|error| StoreError::io("opening the content of a task", error))?;
         state.file = Some(Arc::downgrade(&file));
         Ok(file)
     }
 }
 
-/// The name of a content file. Kind, id and serial are safe as file names.
-fn content_name(key: &TaskKey, serial: u64) -> String {
-    format!("{}-{}-{serial:016x}{CONTENT}", key.kind, key.id)
+/// The name of a content file.
+fn content_name(serial: u64) -> String {
+    format!("{serial:016x}{CONTENT}")
 }
 
 const CONTENT: &str = ".content";
@@ -144,6 +145,44 @@ impl DiskStore {
         let inner = Arc::clone(&runtime).blocking(move || Inner::open(disk, runtime)).await??;
         Ok(Self(Arc::new(inner)))
     }
+
+    /// Takes a file into the store as a whole task, whose id is the SHA-256 of its content. Reads the file once, with
+    /// 8 MiB of memory and 65 bytes for each piece. Where the task is there already, whole, that one stays.
+    ///
+    /// # Errors
+    /// [`ImportError`]; the store is then as it was before.
+    pub async fn import(
+        &self,
+        source: impl AsRef<Path>,
+        options: ImportOptions,
+    ) -> Result<Task, ImportError> {
+        import::file(&self.0, source.as_ref(), options).await
+    }
+
+    /// As [`DiskStore::import`], from a reader that has `length` bytes.
+    ///
+    /// # Errors
+    /// [`ImportError`]; [`ImportError::Changed`] when there are more bytes, or fewer.
+    pub async fn import_reader(
+        &self,
+        source: impl io::Read + Send + 'static,
+        length: u64,
+        options: ImportOptions,
+    ) -> Result<Task, ImportError> {
+        import::reader(&self.0, Box::new(source), length, options, || Ok(())).await
+    }
+
+    /// Writes the content of a whole task to `target`, in place of what is there, once all of it is there: verified
+    /// piece by piece, and as a whole where the task has a digest. A piece that turns out damaged is marked so.
+    ///
+    /// The bytes are written under another name in the same directory, which is removed where the export fails or is
+    /// given up.
+    ///
+    /// # Errors
+    /// [`ExportError`]; what was at `target` is then still there.
+    pub async fn export(&self, key: TaskKey, target: impl AsRef<Path>) -> Result<(), ExportError> {
+        export::file(&self.0, key, target.as_ref()).await
+    }
 }
 
 impl Inner {
@@ -159,7 +198,7 @@ impl Inner {
         let mut tasks = BTreeMap::new();
         let mut gone = Vec::new();
         for (key, record) in records {
-            if !unknown.remove(&content_name(&key, record.serial)) {
+            if !unknown.remove(&content_name(record.serial)) {
                 gone.push((key, record.serial, Change::Delete));
                 continue;
             }
@@ -180,10 +219,6 @@ impl Inner {
         }
         for name in &unknown {
             disk.remove(name).map_err(failed)?;
-        }
-        if !unknown.is_empty() {
-            // A serial may be given out again only when no file of that name can come back.
-            disk.sync_names().map_err(failed)?;
         }
         Ok(Self {
             runtime,
@@ -231,39 +266,57 @@ impl Inner {
                 }
                 return Ok(entry.task());
             }
-            let accessed = self.now();
-            let state = State { digest: new.digest, accessed, accessed_saved: accessed, ..State::default() };
-            let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
-            let entry =
-                Arc::new(Entry { key: new.key, serial, division: new.division, state: Mutex::new(state) });
-            let made = Arc::clone(&entry);
-            self.blocking(move |inner| inner.make_content(&made)).await?;
+            let serial = self.next_serial();
+            let length = new.division.length();
+            self.blocking(move |inner| inner.make_content(serial, length)).await?;
             // The file is durable. Where another has created the task meanwhile, the queue removes it again.
-            if self.change(&entry, Change::Create { new, accessed }).await? == Found::Yes {
-                return Ok(entry.task());
+            if let Some(task) = self.enter(new, serial, Arc::default()).await? {
+                return Ok(task);
             }
         }
     }
 
-    /// Makes the content file of a task, with all the room that it will need.
-    fn make_content(&self, entry: &Entry) -> Result<(), StoreError> {
-        let name = entry.file_name();
-        let made = self.disk.open(&name, OpenMode::New).and_then(|file| {
-            file.allocate(entry.division.length())?;
+    fn next_serial(&self) -> u64 {
+        self.next_serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Enters a task whose content file is durable, with the first of its pieces, or all. `None`, and the file is gone,
+    /// where the task is there already.
+    async fn enter(
+        self: &Arc<Self>,
+        new: NewTask,
+        serial: u64,
+        digests: Arc<[Digest]>,
+    ) -> Result<Option<Task>, StoreError> {
+        let accessed = self.now();
+        let held = digests.len() as u64;
+        let state =
+            State { digest: new.digest, held, accessed, accessed_saved: accessed, ..State::default() };
+        let entry =
+            Arc::new(Entry { key: new.key, serial, division: new.division, state: Mutex::new(state) });
+        let found = self.change(&entry, Change::Create { new, accessed, digests }).await?;
+        Ok((found == Found::Yes).then(|| entry.task()))
+    }
+
+    /// Makes a content file, durable, with all the room that it will need.
+    fn make_content(&self, serial: u64, length: u64) -> Result<Arc<dyn DiskFile>, StoreError> {
+        let made = self.disk.open(&content_name(serial), OpenMode::New).and_then(|file| {
+            file.allocate(length)?;
             file.sync()?;
-            self.disk.sync_names()
+            self.disk.sync_names()?;
+            Ok(file)
         });
         made.map_err(|error| {
-            self.remove_content(entry);
+            self.remove_content(serial);
             StoreError::io("making room for a task", error)
         })
     }
 
     /// Removes a content file that the index does not know. Where that fails, the next start does it.
-    fn remove_content(&self, entry: &Entry) {
-        match self.disk.remove(&entry.file_name()) {
+    fn remove_content(&self, serial: u64) {
+        match self.disk.remove(&content_name(serial)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%error, task = %entry.key, "the content of a task could not be removed");
+                tracing::warn!(%error, serial, "the content of a task could not be removed");
             }
             _ => {}
         }
@@ -322,7 +375,15 @@ impl Inner {
         Ok(())
     }
 
-    /// Marks a task as leaving, so that nobody finds it, and deletes it.
+    /// Marks a task as leaving, whoever uses it.
+    fn take(&self, key: TaskKey) -> Option<Arc<Entry>> {
+        let tasks = self.tasks();
+        let entry = tasks.get(&key)?;
+        let was_leaving = std::mem::replace(&mut entry.state().leaving, true);
+        (!was_leaving).then(|| Arc::clone(entry))
+    }
+
+    /// Deletes a task that was marked as leaving, which it no longer is when this fails.
     async fn delete(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), StoreError> {
         self.change(entry, Change::Delete).await.map(|_| ())
     }
@@ -431,14 +492,7 @@ impl PieceStore for DiskStore {
 
     fn delete(&self, key: TaskKey) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
-            let entry = {
-                let tasks = self.0.tasks();
-                let Some(entry) = tasks.get(&key).filter(|entry| !entry.state().leaving) else {
-                    return Ok(false);
-                };
-                entry.state().leaving = true;
-                Arc::clone(entry)
-            };
+            let Some(entry) = self.0.take(key) else { return Ok(false) };
             self.0.delete(&entry).await.map(|()| true)
         })
     }

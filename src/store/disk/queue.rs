@@ -174,14 +174,14 @@ impl Inner {
             (Change::Create { .. }, Ok(Found::Yes)) => {
                 self.tasks().insert(entry.key, Arc::clone(&entry));
             }
-            (Change::Create { .. }, _) => self.remove_content(&entry),
+            (Change::Create { .. }, _) => self.remove_content(entry.serial),
             (Change::Delete, Ok(_)) => {
                 let mut tasks = self.tasks();
                 if tasks.get(&entry.key).is_some_and(|known| known.serial == entry.serial) {
                     tasks.remove(&entry.key);
                 }
                 drop(tasks);
-                self.remove_content(&entry);
+                self.remove_content(entry.serial);
             }
             (Change::Delete, Err(_)) => entry.state().leaving = false,
             (_, Ok(Found::Yes)) => entry.state().apply(&change),
