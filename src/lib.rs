@@ -21,5 +21,7 @@ pub mod runtime;
 pub mod server;
 #[cfg(feature = "peer")]
 pub mod store;
+#[cfg(feature = "tls")]
+pub mod ticket;
 #[cfg(feature = "peer")]
 pub mod transport;

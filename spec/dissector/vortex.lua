@@ -92,6 +92,11 @@ local function is_utf8(text)
   return true
 end
 
+-- A text as Wireshark can hold it: it takes NUL for the end, so the symbol for NUL stands in its place.
+local function shown(range)
+  return (range:raw():gsub("%z", "\xE2\x90\x80"))
+end
+
 -- Steps 2 and 3 of the decoding table: what the header alone decides.
 local function header_error(tag, length)
   if length > MAX_LENGTH then return "too-long" end
@@ -117,7 +122,7 @@ local function add_content(value, tree)
   if digest > MAX_DIGEST then return "field-too-long", piece_length end
   if digest > 0 then
     if not is_utf8(value(28, digest):raw()) then return "not-utf8", piece_length end
-    tree:add(f.digest, value(28, digest), value(28, digest):string(ENC_UTF_8))
+    tree:add(f.digest, value(28, digest), shown(value(28, digest)))
   else
     tree:add(f.digest, "")
   end
@@ -131,7 +136,7 @@ local function add_content(value, tree)
   if parent > MAX_PARENT_ID then return "field-too-long", piece_length end
   if parent > 0 then
     if not is_utf8(value(at, parent):raw()) then return "not-utf8", piece_length end
-    tree:add(f.parent_id, value(at, parent), value(at, parent):string(ENC_UTF_8))
+    tree:add(f.parent_id, value(at, parent), shown(value(at, parent)))
   else
     tree:add(f.parent_id, "")
   end
@@ -172,7 +177,7 @@ local function add_packet(range, pinfo, tree, ended)
       if length == 1 then
         item:add(f.error_message, "")
       elseif is_utf8(value(1):raw()) then
-        item:add(f.error_message, value(1), value(1):string(ENC_UTF_8))
+        item:add(f.error_message, value(1), shown(value(1)))
       else
         failed = "not-utf8"
       end

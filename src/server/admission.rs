@@ -12,6 +12,7 @@ pub(super) struct Admission {
     limits: ServerLimits,
     connections: Arc<Mutex<Connections>>,
     /// Connections whose handshake is under way.
+    #[cfg(feature = "quic")]
     half_open: Arc<AtomicUsize>,
     answers: Arc<AtomicUsize>,
 }
@@ -28,20 +29,14 @@ struct Connections {
 pub(super) struct ConnectionPlace {
     address: IpAddr,
     connections: Arc<Mutex<Connections>>,
-    /// Here while the handshake is under way.
-    half_open: Option<Arc<AtomicUsize>>,
     /// Answers under way on this connection.
     answers: Arc<AtomicUsize>,
 }
 
-impl ConnectionPlace {
-    /// The handshake is complete.
-    pub(super) fn established(&mut self) {
-        if let Some(half_open) = self.half_open.take() {
-            half_open.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-}
+/// A handshake under way; it counts until this is dropped.
+#[cfg(feature = "quic")]
+#[derive(Debug)]
+pub(super) struct HalfOpen(#[allow(dead_code, reason = "held for its drop")] Count);
 
 /// A place for one answer; given back when dropped.
 #[derive(Debug)]
@@ -64,7 +59,13 @@ pub(super) enum Busy {
 
 impl Admission {
     pub(super) fn new(limits: ServerLimits) -> Self {
-        Self { limits, connections: Arc::default(), half_open: Arc::default(), answers: Arc::default() }
+        Self {
+            limits,
+            connections: Arc::default(),
+            #[cfg(feature = "quic")]
+            half_open: Arc::default(),
+            answers: Arc::default(),
+        }
     }
 
     /// Handshakes under way.
@@ -73,7 +74,13 @@ impl Admission {
         self.half_open.load(Ordering::Acquire)
     }
 
-    /// A place for a connection from `address`, whose handshake is still to come.
+    /// Counts a handshake, until what is returned is dropped.
+    #[cfg(feature = "quic")]
+    pub(super) fn handshake(&self) -> Option<HalfOpen> {
+        Count::take(&self.half_open, usize::MAX).map(HalfOpen)
+    }
+
+    /// A place for a connection from `address`.
     pub(super) fn connection(&self, address: IpAddr) -> Result<ConnectionPlace, Busy> {
         //= VTX-SEC-002
         let address = address.to_canonical();
@@ -87,13 +94,7 @@ impl Admission {
         }
         *of_address += 1;
         connections.total += 1;
-        self.half_open.fetch_add(1, Ordering::AcqRel);
-        Ok(ConnectionPlace {
-            address,
-            connections: self.connections.clone(),
-            half_open: Some(self.half_open.clone()),
-            answers: Arc::default(),
-        })
+        Ok(ConnectionPlace { address, connections: self.connections.clone(), answers: Arc::default() })
     }
 
     /// A place for an answer on the connection that holds `place`.
@@ -106,6 +107,7 @@ impl Admission {
 }
 
 /// One unit of a counter, given back unless it is kept.
+#[derive(Debug)]
 struct Count(Option<Arc<AtomicUsize>>);
 
 impl Count {
@@ -138,7 +140,6 @@ impl Drop for AnswerPlace {
 
 impl Drop for ConnectionPlace {
     fn drop(&mut self) {
-        self.established();
         let mut connections = lock(&self.connections);
         connections.total -= 1;
         if let Some(count) = connections.by_address.get_mut(&self.address) {

@@ -41,7 +41,7 @@ impl StorageServer {
 }
 
 async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, peer: SocketAddr, tls: Option<ServerTls>) {
-    let mut place = match shared.admission.connection(peer.ip()) {
+    let place = match shared.admission.connection(peer.ip()) {
         Ok(place) => place,
         Err(busy) => return tracing::debug!(%peer, %busy, "connection refused"),
     };
@@ -53,7 +53,6 @@ async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, peer: SocketAdd
         Either::Left((Err(_), _)) => return tracing::debug!(%peer, "handshake not complete by its deadline"),
         Either::Right(_) => return,
     };
-    place.established();
     tracing::debug!(%peer, "connected");
     let calls = TaskTracker::new();
     let served = Served { shared, place: Arc::new(place), calls };

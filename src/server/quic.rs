@@ -9,7 +9,7 @@ use crate::transport::quic::{AppCode, QuicEndpoint};
 use crate::wire::{Download, ErrorCode, ReservedTag};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use quinn::{Connection, ReadError, RecvStream, SendStream};
+use quinn::{Connection, ReadError, RecvStream, SendStream, ZeroRttAccepted};
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -27,11 +27,26 @@ impl StorageServer {
 }
 
 async fn accept(shared: Arc<Shared>, endpoint: QuicEndpoint) {
+    accept_until_draining(&shared, &endpoint).await;
+    // Whoever still comes is told, rather than left to its deadline, as long as others are being finished with.
+    //= VTX-QUC-027
+    let runtime = shared.runtime.clone();
+    runtime.spawn(Box::pin(async move {
+        let refuse = async {
+            while let Some(incoming) = endpoint.accept().await {
+                incoming.refuse();
+            }
+        };
+        select(pin!(refuse), pin!(shared.lifecycle.ended())).await;
+    }));
+}
+
+async fn accept_until_draining(shared: &Arc<Shared>, endpoint: &QuicEndpoint) {
     let mut draining = pin!(shared.lifecycle.reached(Phase::Draining));
     loop {
         let Either::Left((Some(incoming), _)) = select(pin!(endpoint.accept()), draining.as_mut()).await
         else {
-            break;
+            return;
         };
         //= VTX-SEC-003
         if shared.admission.half_open() >= shared.settings.limits.half_open && incoming.may_retry() {
@@ -48,32 +63,54 @@ async fn accept(shared: Arc<Shared>, endpoint: QuicEndpoint) {
                 continue;
             }
         };
-        shared.lifecycle.spawn(&shared.runtime, serve_incoming(shared.clone(), incoming, place));
-    }
-    //= VTX-QUC-027
-    if let Err(error) = endpoint.serve(None) {
-        tracing::warn!(%error, "an endpoint goes on to accept connections while the server shuts down");
+        shared.lifecycle.spawn(
+            &shared.runtime,
+            serve_incoming(shared.clone(), incoming, place, endpoint.answers_early()),
+        );
     }
 }
 
-async fn serve_incoming(shared: Arc<Shared>, incoming: quinn::Incoming, mut place: ConnectionPlace) {
+async fn serve_incoming(
+    shared: Arc<Shared>,
+    incoming: quinn::Incoming,
+    place: ConnectionPlace,
+    answers_early: bool,
+) {
     let peer = incoming.remote_address();
-    let handshake = async { incoming.accept()?.await };
-    let connection = match shared.runtime.timeout(shared.settings.deadlines.request, handshake).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return tracing::debug!(%peer, %error, "handshake failed"),
-        Err(_) => return tracing::debug!(%peer, "handshake not complete by its deadline"),
+    let half_open = shared.admission.handshake();
+    let connecting = match incoming.accept() {
+        Ok(connecting) => connecting,
+        Err(error) => return tracing::debug!(%peer, %error, "handshake failed"),
     };
-    place.established();
+    let served = |connection| {
+        Arc::new(Served {
+            shared: shared.clone(),
+            connection,
+            place,
+            closing: watch::Sender::new(false),
+            requests: TaskTracker::new(),
+        })
+    };
+    let by = shared.runtime.now() + shared.settings.deadlines.request;
+    //= VTX-QUC-043
+    let early = if answers_early { connecting.into_0rtt() } else { Err(connecting) };
+    let served = match early {
+        Ok((connection, complete)) => {
+            let served = served(connection);
+            if shared.runtime.until(by, served.accept_early(complete)).await.is_err() {
+                served.connection.close(AppCode::Deadline.into(), b"");
+            }
+            served
+        }
+        Err(connecting) => match shared.runtime.until(by, connecting).await {
+            Ok(Ok(connection)) => served(connection),
+            Ok(Err(error)) => return tracing::debug!(%peer, %error, "handshake failed"),
+            Err(_) => return tracing::debug!(%peer, "handshake not complete by its deadline"),
+        },
+    };
+    drop(half_open);
     tracing::debug!(%peer, "connected");
-    let served = Served {
-        shared,
-        connection,
-        place,
-        closing: watch::Sender::new(false),
-        requests: TaskTracker::new(),
-    };
-    Arc::new(served).serve().await;
+    served.serve().await;
     tracing::debug!(%peer, "disconnected");
 }
 
@@ -113,6 +150,30 @@ impl Served {
         self.ended().await;
     }
 
+    /// Takes requests while the handshake is not complete: they may be replayed, and whoever sent them has not shown that
+    /// the address is theirs.
+    async fn accept_early(self: &Arc<Self>, complete: ZeroRttAccepted) {
+        /// Answers that are begun before the handshake is complete: as many requests as a client may send early.
+        const MAX_EARLY: usize = 16;
+        //= VTX-QUC-039
+        //= VTX-QUC-041
+        //= VTX-QUC-042
+        let mut complete = pin!(complete);
+        for _ in 0..MAX_EARLY {
+            match select(pin!(self.connection.accept_bi()), complete.as_mut()).await {
+                Either::Left((Ok((send, receive)), _)) => self.take(send, receive),
+                Either::Left((Err(_), _)) | Either::Right(_) => return,
+            }
+        }
+        complete.await;
+    }
+
+    /// Serves a request, in a task of its own.
+    fn take(self: &Arc<Self>, send: SendStream, receive: RecvStream) {
+        let request = Request { served: self.clone(), send, receive };
+        self.shared.runtime.spawn(Box::pin(self.requests.track_future(request.serve())));
+    }
+
     /// Takes requests until the connection ends or none is to come.
     async fn accept_requests(self: &Arc<Self>) -> End {
         let mut closing = self.closing.subscribe();
@@ -121,11 +182,7 @@ impl Served {
         let mut stop = select(closed, draining);
         loop {
             match select(pin!(self.connection.accept_bi()), &mut stop).await {
-                Either::Left((Ok((send, receive)), _)) => {
-                    let request = Request { served: self.clone(), send, receive };
-                    let serve = self.requests.track_future(request.serve());
-                    self.shared.runtime.spawn(Box::pin(serve));
-                }
+                Either::Left((Ok((send, receive)), _)) => self.take(send, receive),
                 Either::Left((Err(_), _)) => return End::Lost,
                 Either::Right((Either::Left(_), _)) => return End::Closed,
                 Either::Right((Either::Right(_), _)) => return End::Draining,

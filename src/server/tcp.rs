@@ -4,8 +4,10 @@ use super::admission::{Busy, ConnectionPlace};
 use super::answering::{BrokenOff, Found, Sink};
 use super::lifecycle::Phase;
 use super::{Shared, StorageServer};
-use crate::runtime::Elapsed;
+use crate::runtime::{BoxFuture, Elapsed};
 use crate::session::{Incoming, Refusal, RequestReader};
+#[cfg(feature = "tls")]
+use crate::transport::tls::ServerTls;
 use crate::transport::{ByteStream, Listener};
 use crate::wire::{Download, ErrorCode, Message, Packet, ReservedTag};
 #[cfg(feature = "sendfile")]
@@ -27,11 +29,28 @@ const REQUEST_READ: usize = 8 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 impl StorageServer {
-    /// Serves the connections that come to `listener`, until the shutdown.
+    /// Serves the connections that come to `listener`, unprotected, until the shutdown.
     pub fn serve_tcp(&self, listener: Box<dyn Listener>) {
+        let serve = |shared, stream, peer| serve(shared, stream, peer, None);
+        self.shared.lifecycle.spawn(&self.shared.runtime, accept(self.shared.clone(), listener, serve));
+    }
+
+    /// Serves the connections that come to `listener`, with TLS from their first byte, until the shutdown.
+    #[cfg(feature = "tls")]
+    pub fn serve_tcp_tls(&self, listener: Box<dyn Listener>, tls: ServerTls) {
+        //= VTX-TCP-021
+        let protect: Protect = Arc::new(move |stream| {
+            let tls = tls.clone();
+            Box::pin(async move { crate::transport::tls::accept(&tls, stream).await })
+        });
+        let serve = move |shared, stream, peer| serve(shared, stream, peer, Some(protect.clone()));
         self.shared.lifecycle.spawn(&self.shared.runtime, accept(self.shared.clone(), listener, serve));
     }
 }
+
+/// What turns the stream of a new connection into a protected one.
+type Protect =
+    Arc<dyn Fn(Box<dyn ByteStream>) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> + Send + Sync>;
 
 /// Hands the connections that come to `listener` to `serve`, each in a task of its own.
 pub(super) async fn accept<F: Future<Output = ()> + Send + 'static>(
@@ -55,12 +74,22 @@ pub(super) async fn accept<F: Future<Output = ()> + Send + 'static>(
     }
 }
 
-async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, peer: SocketAddr) {
-    let mut connection = Connection { shared: shared.clone(), stream, unread: BytesMut::new() };
+async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, peer: SocketAddr, protect: Option<Protect>) {
     let served = async {
-        match shared.admission.connection(peer.ip()) {
-            Ok(mut place) => {
-                place.established();
+        let place = shared.admission.connection(peer.ip());
+        let stream = match protect {
+            // A refusal could not be told before the handshake, which is what costs most.
+            Some(_) if place.is_err() => return Ok(()),
+            Some(protect) => {
+                let handshake =
+                    shared.runtime.timeout(shared.settings.deadlines.request, protect(stream)).await;
+                handshake.map_err(|Elapsed| io::ErrorKind::TimedOut)??
+            }
+            None => stream,
+        };
+        let mut connection = Connection { shared: shared.clone(), stream, unread: BytesMut::new() };
+        match place {
+            Ok(place) => {
                 tracing::debug!(%peer, "connected");
                 connection.serve(&place).await
             }

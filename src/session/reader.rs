@@ -15,7 +15,7 @@ pub enum Incoming {
         /// What it asks for.
         download: Download,
     },
-    /// A packet with a reserved tag: an extension's request, or something to refuse by [`Refusal::unknown`].
+    /// A packet with a reserved tag: an extension's request, or something to refuse by [`Refusal::no_request`].
     Extension {
         /// Its packet id.
         id: u8,

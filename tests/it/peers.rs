@@ -155,3 +155,24 @@ async fn a_shutdown_finishes_what_is_under_way_and_ends() {
     let quinn::ConnectionError::ApplicationClosed(close) = reason else { panic!("{reason}") };
     assert_eq!(close.error_code, quic::AppCode::GoingAway.into());
 }
+
+#[tokio::test]
+async fn early_requests_are_answered_in_a_resumed_session() {
+    //= VTX-QUC-037 test
+    //= VTX-QUC-041 test
+    let served = Served::new(ServerSettings::default()).await;
+    let whole = content(1 << 16);
+    let key = served.insert(PieceKind::Piece, &whole, 1 << 16).await;
+    let first = served.quic().await;
+    assert_eq!(fetch_quic(&first, key, 0).await.unwrap(), whole);
+    first.connection().close(0u32.into(), b"");
+
+    let dialing = served.endpoint.dial(&served.dialer, served.quic).unwrap();
+    let (connection, early) = dialing.into_early().expect("a session to resume");
+    let client = QuicClient::new(connection, served.runtime.clone(), Deadlines::default());
+    // More than the server answers early, all at once; those above wait for the end of the handshake.
+    let requests = (0..40).map(|_| fetch_quic(&client, key, 0));
+    let (answers, accepted) = tokio::join!(futures_util::future::join_all(requests), early.accepted());
+    assert!(accepted.unwrap(), "the server took the early data");
+    assert!(answers.into_iter().all(|answer| answer.unwrap() == whole));
+}

@@ -1,6 +1,6 @@
 //! What the command line takes. Help, completions and the man page come from these definitions.
 
-use crate::{decode, exit::Exit};
+use crate::{config, decode, exit::Exit, import, serve};
 use clap::{Args, Parser, Subcommand};
 
 /// Moves large files between peers in pieces, over QUIC and TCP.
@@ -26,6 +26,9 @@ pub(crate) struct Output {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Import(import::Arguments),
+    Serve(serve::Arguments),
+    Config(config::Arguments),
     Decode(decode::Arguments),
     /// Print a completion script for a shell
     #[command(hide = true)]

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The exit codes: scripts rely on them.
@@ -88,6 +89,18 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), hint: None }
+    }
+
+    /// The operating system failed on a file.
+    pub(crate) fn file(path: &Path, error: &io::Error) -> Self {
+        let exit = if error.kind() == io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Disk };
+        Self::new(exit, format!("{}: {error}", path.display()))
+    }
+
+    /// Says which file the failure is about.
+    pub(crate) fn context(mut self, path: &Path) -> Self {
+        self.message = format!("{}: {}", path.display(), self.message);
+        self
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -1,8 +1,12 @@
 //! The `vortex` command: a thin dispatcher, one file a subcommand.
 
 mod cli;
+mod config;
 mod decode;
 mod exit;
+mod import;
+mod serve;
+mod world;
 
 use clap::{CommandFactory as _, Parser as _};
 use cli::{Cli, Command};
@@ -21,6 +25,9 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.command {
+        Command::Import(arguments) => import::run(arguments, &cli.output),
+        Command::Serve(arguments) => serve::run(arguments, &cli.output),
+        Command::Config(arguments) => config::run(arguments, &cli.output),
         Command::Decode(arguments) => decode::run(arguments, &cli.output),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -20,6 +20,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use world::{Capped, WallClock, endpoint_config, token_key};
 
 /// The default UDP port of a server.
@@ -35,6 +36,7 @@ pub struct QuicEndpoint {
     network: Arc<dyn Network>,
     settings: QuicSettings,
     token_key: Arc<ring::hkdf::Prk>,
+    answers_early: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for QuicEndpoint {
@@ -44,7 +46,7 @@ impl std::fmt::Debug for QuicEndpoint {
 }
 
 impl QuicEndpoint {
-    /// Binds a socket of `network`. Without `server`, connections of others are refused.
+    /// Binds a socket of `network`. Without `server`, connection attempts of others go unanswered.
     ///
     /// # Errors
     /// Those of binding, and [`io::ErrorKind::InvalidInput`] where the provider lacks TLS13_AES_128_GCM_SHA256, which
@@ -58,12 +60,13 @@ impl QuicEndpoint {
     ) -> io::Result<Self> {
         let config = endpoint_config(&runtime, settings.largest_datagram).map_err(invalid)?;
         let token_key = token_key(&runtime);
+        let answers_early = Arc::new(AtomicBool::new(server.is_some_and(|tls| early(&settings, tls))));
         let server =
             server.map(|tls| server_config(&runtime, &settings, tls, token_key.clone())).transpose()?;
         let socket = socket(&*network, bind, &settings).await?;
         let world = Arc::new(QuinnRuntime(runtime.clone()));
         let endpoint = quinn::Endpoint::new_with_abstract_socket(config, server, socket, world)?;
-        Ok(Self { endpoint, runtime, network, settings, token_key })
+        Ok(Self { endpoint, runtime, network, settings, token_key, answers_early })
     }
 
     /// Begins a connection to `to`. The caller holds the connect deadline (VTX-LIM-004).
@@ -81,7 +84,8 @@ impl QuicEndpoint {
         self.endpoint.accept().await
     }
 
-    /// Serves as `server` says from now on, or not at all. Connections that exist are not touched.
+    /// Serves as `server` says from now on, or leaves attempts unanswered. Connections that exist are not touched, sessions
+    /// of before are forgotten.
     ///
     /// # Errors
     /// As of [`bind`](Self::bind).
@@ -89,8 +93,15 @@ impl QuicEndpoint {
         let config = server
             .map(|tls| server_config(&self.runtime, &self.settings, tls, self.token_key.clone()))
             .transpose()?;
+        self.answers_early.store(server.is_some_and(|tls| early(&self.settings, tls)), Ordering::Release);
         self.endpoint.set_server_config(config);
         Ok(())
+    }
+
+    /// Whether a server may answer before the handshake is complete: early data is on, and no client has to show first who
+    /// it is.
+    pub fn answers_early(&self) -> bool {
+        self.answers_early.load(Ordering::Acquire)
     }
 
     /// Closes all connections at once and takes no new ones.
@@ -144,7 +155,7 @@ fn server_config(
     // Early data comes before the client's certificate: where one is demanded, there is none. QUIC knows no other
     // sizes than nothing and everything.
     //= VTX-QUC-036
-    tls.max_early_data_size = if settings.early_data && !server.demands_identity() { u32::MAX } else { 0 };
+    tls.max_early_data_size = if early(settings, server) { u32::MAX } else { 0 };
     // rustls refuses application protocols in QUIC where the server has none.
     //= VTX-QUC-003
     let tls = QuicServerConfig::try_from(tls).map_err(invalid)?;
@@ -160,6 +171,10 @@ fn server_config(
         .incoming_buffer_size(each)
         .incoming_buffer_size_total(all);
     Ok(config)
+}
+
+fn early(settings: &QuicSettings, server: &ServerTls) -> bool {
+    settings.early_data && !server.demands_identity()
 }
 
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {

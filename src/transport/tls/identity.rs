@@ -11,6 +11,20 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 
+/// An identity as text: [`Identity::from_pem`] reads it.
+pub struct IdentityPem {
+    /// The certificate.
+    pub certificate: String,
+    /// The private key, a secret.
+    pub key: String,
+}
+
+impl fmt::Debug for IdentityPem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdentityPem").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
 /// SHA-256 of an end-entity certificate in DER; written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 32]);
@@ -87,6 +101,14 @@ impl Identity {
     /// # Errors
     /// [`TlsError::Generate`] and [`TlsError::Rustls`] where the provider cannot sign with Ed25519.
     pub fn self_signed(crypto: &Crypto) -> Result<Self, TlsError> {
+        Self::self_signed_pem(crypto).map(|(identity, _)| identity)
+    }
+
+    /// As [`self_signed`](Self::self_signed), with what has to be kept for the identity to outlive the process.
+    ///
+    /// # Errors
+    /// As of [`self_signed`](Self::self_signed).
+    pub fn self_signed_pem(crypto: &Crypto) -> Result<(Self, IdentityPem), TlsError> {
         // PKCS #8 of an Ed25519 key (RFC 8410, section 7): this prefix, then the 32 bytes of the seed.
         const PREFIX: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
         let mut seed = [0; 32];
@@ -98,7 +120,8 @@ impl Identity {
         parameters.distinguished_name = rcgen::DistinguishedName::new();
         parameters.distinguished_name.push(rcgen::DnType::CommonName, SERVER_NAME);
         let certificate = parameters.self_signed(&pair)?;
-        Self::from_der(crypto, vec![certificate.der().clone()], key.into())
+        let pem = IdentityPem { certificate: certificate.pem(), key: pair.serialize_pem() };
+        Ok((Self::from_der(crypto, vec![certificate.der().clone()], key.into())?, pem))
     }
 
     /// Certificates, the end entity's first, and its private key (PKCS #8, PKCS #1 or SEC 1), both in PEM.

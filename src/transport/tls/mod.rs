@@ -8,7 +8,7 @@ mod server;
 mod stream;
 mod trust;
 
-pub use identity::{Authorities, Fingerprint, FingerprintError, Identity, ServerIdentity};
+pub use identity::{Authorities, Fingerprint, FingerprintError, Identity, IdentityPem, ServerIdentity};
 pub use refusal::{By, Reason, Refusal};
 pub use server::{Admission, ServerTls};
 pub use stream::{accept, connect};

@@ -53,6 +53,32 @@ async fn a_session_is_resumed_with_early_data_once_and_only_where_it_was_made() 
 }
 
 #[tokio::test]
+async fn early_data_of_a_forgotten_session_is_rejected_and_the_connection_goes_on() {
+    let (serving, address) = endpoint(Some(&self_signed())).await;
+    let (dialing, _) = endpoint(None).await;
+    let insecure = client(&Trust::Insecure);
+    let test = async {
+        let first = dialing.dial(&insecure, address).unwrap().established().await.unwrap();
+        assert_eq!(ask(&first).await.unwrap(), ANSWER);
+        first.close(AppCode::NoError.into(), b"");
+
+        serving.serve(Some(&self_signed())).unwrap();
+        let (connection, early) = dialing.dial(&insecure, address).unwrap().into_early().unwrap();
+        let (mut send, mut receive) = connection.open_bi().await.unwrap();
+        send.write_all(REQUEST).await.unwrap();
+        send.finish().unwrap();
+        assert!(!early.accepted().await.unwrap());
+        let void = receive.read_to_end(1 << 10).await.unwrap_err();
+        assert_eq!(void, quinn::ReadToEndError::Read(quinn::ReadError::ZeroRttRejected));
+        assert_eq!(ask(&connection).await.unwrap(), ANSWER);
+    };
+    tokio::select! {
+        () = test => {}
+        () = serve(&serving) => {}
+    }
+}
+
+#[tokio::test]
 async fn early_data_can_be_turned_off_on_either_side() {
     //= VTX-QUC-036 test
     for (client_on, server_on) in [(false, true), (true, false), (true, true)] {

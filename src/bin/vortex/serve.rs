@@ -1,0 +1,301 @@
+//! `vortex serve`: gives pieces to whoever asks.
+
+use crate::cli::Output;
+use crate::exit::{Exit, Failure};
+use crate::import::{self, CutArguments};
+use crate::world::{IdentityArguments, World, block_on};
+use clap::Args;
+use serde::Serialize;
+use std::fs;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use vortex_p2p::config::{self, Config};
+use vortex_p2p::downloader::{Peer, Protocol};
+use vortex_p2p::server::{ServerLimits, ServerSettings, StorageServer};
+use vortex_p2p::store::{PieceStore as _, SharedStore, Task};
+use vortex_p2p::ticket::Ticket;
+use vortex_p2p::transport::quic::{DatagramSize, QuicEndpoint, QuicSettings};
+use vortex_p2p::transport::tls::{Identity, ServerIdentity, ServerTls};
+
+/// Give pieces to other peers, over QUIC and TCP
+///
+/// Files are served where they lie, unless --dir names a store: then they are imported into it, and all that is in it is
+/// served. Without --ca and --insecure it prints a ticket for each task, which `vortex get` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Files to serve
+    files: Vec<PathBuf>,
+    /// Settings of a Dragonfly daemon; flags overrule them
+    #[arg(long, value_name = "dfdaemon.yaml", env = "VORTEX_CONFIG")]
+    config: Option<PathBuf>,
+    /// The directory of the store
+    #[arg(long, env = "VORTEX_DIR")]
+    dir: Option<PathBuf>,
+    /// Address and port for QUIC; port 0 takes a free one [default: 0.0.0.0:4006]
+    #[arg(long, value_name = "ADDR", env = "VORTEX_QUIC")]
+    quic: Option<SocketAddr>,
+    /// Address and port for TCP; port 0 takes a free one [default: 0.0.0.0:4005]
+    #[arg(long, value_name = "ADDR", env = "VORTEX_TCP")]
+    tcp: Option<SocketAddr>,
+    /// Address that tickets name, where it is not the one that is listened on
+    #[arg(long, value_name = "IP", env = "VORTEX_ADVERTISE")]
+    advertise: Option<IpAddr>,
+    #[command(flatten)]
+    cut: CutArguments,
+    #[command(flatten)]
+    identity: IdentityArguments,
+}
+
+/// The line that scripts wait for.
+#[derive(Serialize)]
+struct Ready {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pieces: Option<u64>,
+    tasks: Vec<ReadyTask>,
+    quic: SocketAddr,
+    tcp: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ticket: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ReadyTask {
+    task: String,
+    kind: &'static str,
+    pieces: u64,
+    length: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ticket: Option<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments, _output: &Output) -> Result<Exit, Failure> {
+    let config = settings(arguments)?;
+    arguments.identity.warn();
+    block_on(async {
+        let world = World::new();
+        let (store, tasks) = open(&world, arguments, &config).await?;
+        let (tls, tickets) = identity(&world, arguments, &config)?;
+        let server = StorageServer::new(world.runtime.clone(), store, server_settings(&config));
+
+        let bind = arguments
+            .quic
+            .unwrap_or(SocketAddr::new(config.storage.server.ip, config.storage.server.quic.port));
+        let endpoint = QuicEndpoint::bind(
+            world.runtime.clone(),
+            world.network.clone(),
+            bind,
+            quic_settings(&config, bind),
+            Some(&tls),
+        );
+        let endpoint = endpoint.await.map_err(|error| listen_failed("QUIC", bind, &error))?;
+        let quic = endpoint.local_addr().map_err(|error| listen_failed("QUIC", bind, &error))?;
+        server.serve_quic(endpoint);
+
+        let bind = arguments
+            .tcp
+            .unwrap_or(SocketAddr::new(config.storage.server.ip, config.storage.server.tcp_port));
+        let listener =
+            world.network.listen(bind).await.map_err(|error| listen_failed("TCP", bind, &error))?;
+        let tcp = listener.local_addr().map_err(|error| listen_failed("TCP", bind, &error))?;
+        //= VTX-SEC-011
+        if arguments.identity.insecure {
+            server.serve_tcp(listener);
+        } else {
+            server.serve_tcp_tls(listener, tls);
+        }
+
+        let peers = peers(arguments, quic, tcp);
+        let ticket = |task: &Task| {
+            let fingerprint = tickets.as_ref()?.current().fingerprint()?;
+            Some(Ticket { task: task.key, fingerprint, peers: peers.clone() }.to_string())
+        };
+        let listed: Vec<ReadyTask> = tasks
+            .iter()
+            .map(|task| ReadyTask {
+                task: task.key.id.to_string(),
+                kind: task.key.kind.name(),
+                pieces: task.division.pieces(),
+                length: task.division.length(),
+                ticket: ticket(task),
+            })
+            .collect();
+        let first = tasks.first();
+        let ready = Ready {
+            task: first.map(|task| task.key.id.to_string()),
+            pieces: first.map(|task| task.division.pieces()),
+            tasks: listed,
+            quic,
+            tcp,
+            ticket: first.and_then(ticket),
+        };
+        let mut out = std::io::stdout();
+        writeln!(out, "READY {}", serde_json::to_string(&ready).unwrap_or_default())?;
+        out.flush()?;
+        explain(&ready);
+
+        stop_signal().await?;
+        tracing::info!("shutting down: answers under way are finished");
+        server.shutdown().await;
+        Ok(Exit::Done)
+    })
+}
+
+/// Tells people what to do next.
+fn explain(ready: &Ready) {
+    if let Some(ticket) = &ready.ticket {
+        eprintln!("On the other machine: vortex get {ticket} -o FILE");
+    } else if let Some(task) = &ready.task {
+        eprintln!("On the other machine: vortex get {task} --peer quic://HOST:{} -o FILE", ready.quic.port());
+    }
+}
+
+/// The settings of the file, or the defaults. What is wrong with them is told.
+fn settings(arguments: &Arguments) -> Result<Config, Failure> {
+    let Some(path) = &arguments.config else { return Ok(Config::default()) };
+    let checked = Config::load(path).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    for problem in &checked.problems {
+        tracing::warn!("{}:{problem}", path.display());
+    }
+    Ok(checked.config)
+}
+
+/// The store that is served, and what it holds.
+async fn open(
+    world: &World,
+    arguments: &Arguments,
+    config: &Config,
+) -> Result<(SharedStore, Vec<Task>), Failure> {
+    let Some(dir) =
+        arguments.dir.clone().or_else(|| arguments.config.as_ref().map(|_| config.storage.dir.clone()))
+    else {
+        return Err(Failure::new(Exit::Usage, "nothing to serve").hint("name a FILE, or a store with --dir"));
+    };
+    let store = import::open(world, &dir).await?;
+    let mut tasks = Vec::new();
+    for file in &arguments.files {
+        tasks.push(import::import(&store, file, arguments.cut.options()).await?);
+    }
+    for task in store.tasks().await? {
+        if !tasks.iter().any(|first| first.key == task.key) {
+            tasks.push(task);
+        }
+    }
+    Ok((Arc::new(store), tasks))
+}
+
+/// Who the server is, and whether its tickets pin that.
+fn identity(
+    world: &World,
+    arguments: &Arguments,
+    config: &Config,
+) -> Result<(ServerTls, Option<ServerIdentity>), Failure> {
+    let mut given = arguments.identity.clone();
+    if let Some(files) = &config.upload.server_tls
+        && given.cert.is_none()
+        && !given.insecure
+    {
+        let config::TlsFiles { ca_cert, cert, key } = files.clone();
+        given.ca.get_or_insert(ca_cert);
+        (given.cert, given.key) = (Some(cert), Some(key));
+    }
+    let pinned = given.ca.is_none() && !given.insecure;
+    let identity = match given.identity(&world.crypto)? {
+        Some(identity) => identity,
+        None if pinned => kept_identity(world, arguments.dir.as_deref())?,
+        None => self_signed(world)?,
+    };
+    let identity = ServerIdentity::new(identity);
+    let tls = ServerTls::new(&world.crypto, &identity, &given.admission()?)
+        .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    Ok((tls, pinned.then_some(identity)))
+}
+
+fn self_signed(world: &World) -> Result<Identity, Failure> {
+    Identity::self_signed(&world.crypto).map_err(|error| Failure::new(Exit::Other, error.to_string()))
+}
+
+/// The certificate that tickets pin: kept beside the store, so that they outlive a restart.
+fn kept_identity(world: &World, dir: Option<&Path>) -> Result<Identity, Failure> {
+    let Some(dir) = dir else { return self_signed(world) };
+    let (cert, key) = (dir.join("ticket-cert.pem"), dir.join("ticket-key.pem"));
+    if let (Ok(cert), Ok(key)) = (fs::read(&cert), fs::read(&key)) {
+        return Identity::from_pem(&world.crypto, &cert, &key)
+            .map_err(|error| Failure::new(Exit::Other, format!("{}: {error}", dir.display())));
+    }
+    let (identity, pem) = Identity::self_signed_pem(&world.crypto)
+        .map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
+    private_file(&key, pem.key.as_bytes()).map_err(|error| Failure::file(&key, &error))?;
+    fs::write(&cert, pem.certificate).map_err(|error| Failure::file(&cert, &error))?;
+    Ok(identity)
+}
+
+/// Writes a file that nobody else can read.
+fn private_file(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(content)
+}
+
+fn server_settings(config: &Config) -> ServerSettings {
+    let connections = config.storage.server.quic.max_connections.get();
+    ServerSettings {
+        limits: ServerLimits {
+            connections: usize::try_from(connections).unwrap_or(usize::MAX),
+            ..ServerLimits::default()
+        },
+        ..ServerSettings::default()
+    }
+}
+
+/// The settings of the configuration, and the largest datagrams where the address says that the path carries them.
+pub(crate) fn quic_settings(config: &Config, bind: SocketAddr) -> QuicSettings {
+    let quic = &config.storage.server.quic;
+    QuicSettings {
+        idle_timeout: quic.idle_timeout,
+        stream_window: u32::try_from(quic.buffer_size.0).unwrap_or(u32::MAX),
+        largest_datagram: if bind.ip().is_loopback() { DatagramSize::JUMBO } else { DatagramSize::ETHERNET },
+        ..QuicSettings::default()
+    }
+}
+
+/// What a ticket names: where the listeners are, seen from elsewhere.
+fn peers(arguments: &Arguments, quic: SocketAddr, tcp: SocketAddr) -> Vec<Peer> {
+    [(Protocol::Quic, quic), (Protocol::Tcp, tcp)]
+        .map(|(protocol, listens)| {
+            let ip = match arguments.advertise {
+                Some(ip) => ip,
+                None if listens.ip().is_unspecified() => own_address().unwrap_or(Ipv4Addr::LOCALHOST.into()),
+                None => listens.ip(),
+            };
+            Peer { protocol, address: SocketAddr::new(ip, listens.port()) }
+        })
+        .into()
+}
+
+/// The address from which this machine would reach others. Nothing is sent: a datagram socket only asks the routing
+/// table.
+fn own_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+fn listen_failed(what: &str, bind: SocketAddr, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Network, format!("can't listen for {what} on {bind}: {error}"))
+        .hint("choose another address or port; port 0 takes a free one")
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn stop_signal() -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals =
+        signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
+    let (mut term, mut int) =
+        signals.map_err(|error| Failure::new(Exit::Other, format!("no signals: {error}")))?;
+    futures_util::future::select(std::pin::pin!(term.recv()), std::pin::pin!(int.recv())).await;
+    Ok(())
+}
