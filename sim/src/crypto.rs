@@ -83,16 +83,13 @@ impl ActiveKeyExchange for Exchange {
     }
 }
 
-/// The name for which [`certificate`] is valid (beside `d7y` and `localhost`).
-pub const SERVER_NAME: &str = "vortex.test";
-
 /// The authority of every simulated peer. Made once, so that its bytes are the same in every run; Ed25519, because
 /// its signatures need no randomness. Valid from 2020 to 2100: madsim's clock starts in 2022.
 pub fn authority() -> CertificateDer<'static> {
     CertificateDer::from(include_bytes!("identity/ca.der").as_slice())
 }
 
-/// The certificate of every simulated peer, signed by [`authority`].
+/// The certificate of every simulated peer, signed by [`authority`], for `d7y`, `vortex.test` and `localhost`.
 pub fn certificate() -> CertificateDer<'static> {
     CertificateDer::from(include_bytes!("identity/leaf.der").as_slice())
 }

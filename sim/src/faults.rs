@@ -190,6 +190,16 @@ impl Ledger {
         lock(&self.0).faults.entry(fault).or_default().seen += times;
     }
 
+    /// The protocol noticed something `times` times that each of `faults` explains: counted for those that acted.
+    pub fn noticed(&self, times: u64, faults: &[Fault]) {
+        let mut report = lock(&self.0);
+        for fault in faults {
+            if let Some(tally) = report.faults.get_mut(fault).filter(|tally| tally.fired > 0) {
+                tally.seen += times;
+            }
+        }
+    }
+
     /// Declares that `state` has to be reached in some run.
     pub fn expect_sometimes(&self, state: &'static str) {
         lock(&self.0).sometimes.entry(state).or_default();

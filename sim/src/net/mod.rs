@@ -146,6 +146,8 @@ struct State {
     ports: BTreeMap<PortKey, Port>,
     /// Who owns an address that a NAT lent out.
     lent: BTreeMap<IpAddr, HostId>,
+    /// Data segments that a TCP has sent more than once.
+    retransmissions: u64,
     /// Kept for its allocation.
     steps: Vec<Step>,
 }
@@ -166,6 +168,7 @@ impl Switch {
             hosts: BTreeMap::new(),
             ports: BTreeMap::new(),
             lent: BTreeMap::new(),
+            retransmissions: 0,
             steps: Vec::new(),
         })))
     }
@@ -259,6 +262,15 @@ impl Switch {
         let mut state = lock(&self.0);
         state.ledger.armed(Fault::Rebind);
         state.rebind(host, new_address);
+    }
+
+    /// Data segments that the TCPs of all hosts have sent more than once.
+    pub fn tcp_retransmissions(&self) -> u64 {
+        lock(&self.0).retransmissions
+    }
+
+    fn count_retransmission(&self) {
+        lock(&self.0).retransmissions += 1;
     }
 
     /// Binds a port: `port`, or a free one for 0.

@@ -15,7 +15,7 @@ use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{CongestionControl, RecvError, Socket, SocketBuffer, State};
 use smoltcp::time::{Duration as StackDuration, Instant as StackInstant};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpListenEndpoint, IpProtocol};
-use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket};
+use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket, TcpSeqNumber};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
@@ -56,7 +56,25 @@ struct Core {
     /// Sockets whose owner is gone and that still have to say goodbye.
     lingering: Vec<SocketHandle>,
     received: VecDeque<Bytes>,
+    sent: Sent,
     driver: Option<Waker>,
+}
+
+/// The end of each flow's data so far, so that what is sent again is counted.
+type Sent = BTreeMap<(SocketAddr, SocketAddr), TcpSeqNumber>;
+
+/// Whether a segment carries data that was sent before.
+fn again(sent: &mut Sent, segment: &Segment) -> bool {
+    let end = segment.sequence + segment.length;
+    let known = sent.entry(segment.flow).or_insert(segment.sequence);
+    if segment.syn {
+        *known = end;
+    }
+    if segment.length > 0 && *known >= end {
+        return true;
+    }
+    *known = (*known).max(end);
+    false
 }
 
 /// A listening port.
@@ -87,7 +105,8 @@ impl Stack {
         switch.bind(Protocol::Tcp, host, STACK, now)?;
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = random.bits();
-        let mut wire = Wire { switch: &switch, host, now, received: &mut VecDeque::new() };
+        let mut wire =
+            Wire { switch: &switch, host, now, received: &mut VecDeque::new(), sent: &mut BTreeMap::new() };
         let mut interface = Interface::new(config, &mut wire, stack_time(now));
         interface.update_ip_addrs(|addresses| {
             // Two addresses are what smoltcp has room for by default.
@@ -104,6 +123,7 @@ impl Stack {
             listeners: BTreeMap::new(),
             lingering: Vec::new(),
             received: VecDeque::new(),
+            sent: Sent::new(),
             driver: None,
         };
         let stack = Stack(Arc::new(Shared { switch, clock, host, core: Mutex::new(core) }));
@@ -268,8 +288,13 @@ impl Driver {
                 });
             let time = stack_time(now);
             loop {
-                let mut wire =
-                    Wire { switch: &shared.switch, host: shared.host, now, received: &mut core.received };
+                let mut wire = Wire {
+                    switch: &shared.switch,
+                    host: shared.host,
+                    now,
+                    received: &mut core.received,
+                    sent: &mut core.sent,
+                };
                 match core.interface.poll_ingress_single(time, &mut wire, &mut core.sockets) {
                     PollIngressSingleResult::None => break,
                     PollIngressSingleResult::PacketProcessed => {}
@@ -277,8 +302,13 @@ impl Driver {
                 }
             }
             core.interface.poll_maintenance(time);
-            let mut wire =
-                Wire { switch: &shared.switch, host: shared.host, now, received: &mut VecDeque::new() };
+            let mut wire = Wire {
+                switch: &shared.switch,
+                host: shared.host,
+                now,
+                received: &mut core.received,
+                sent: &mut core.sent,
+            };
             while core.interface.poll_egress(time, &mut wire, &mut core.sockets)
                 == PollResult::SocketStateChanged
             {}
@@ -311,6 +341,7 @@ struct Wire<'a> {
     host: HostId,
     now: Duration,
     received: &'a mut VecDeque<Bytes>,
+    sent: &'a mut Sent,
 }
 
 struct Inbound(Bytes);
@@ -325,6 +356,7 @@ struct Outbound<'a> {
     switch: &'a Switch,
     host: HostId,
     now: Duration,
+    sent: &'a mut Sent,
 }
 
 impl TxToken for Outbound<'_> {
@@ -332,7 +364,11 @@ impl TxToken for Outbound<'_> {
         let mut bytes = vec![0; len];
         let result = fill(&mut bytes);
         // What is not TCP (an ICMP complaint) has no place in this network.
-        if let Some((source, destination)) = addresses(&bytes) {
+        if let Some(segment) = Segment::parse(&bytes) {
+            if again(self.sent, &segment) {
+                self.switch.count_retransmission();
+            }
+            let (source, destination) = segment.flow;
             let payload = Hashed::new(bytes.into());
             let packet = Packet { protocol: Protocol::Tcp, source, destination, ecn: None, payload };
             self.switch.send(self.now, self.host, packet);
@@ -353,11 +389,14 @@ impl Device for Wire<'_> {
 
     fn receive(&mut self, _: StackInstant) -> Option<(Inbound, Outbound<'_>)> {
         let bytes = self.received.pop_front()?;
-        Some((Inbound(bytes), Outbound { switch: self.switch, host: self.host, now: self.now }))
+        Some((
+            Inbound(bytes),
+            Outbound { switch: self.switch, host: self.host, now: self.now, sent: self.sent },
+        ))
     }
 
     fn transmit(&mut self, _: StackInstant) -> Option<Outbound<'_>> {
-        Some(Outbound { switch: self.switch, host: self.host, now: self.now })
+        Some(Outbound { switch: self.switch, host: self.host, now: self.now, sent: self.sent })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -368,25 +407,37 @@ impl Device for Wire<'_> {
     }
 }
 
-/// Source and destination of a TCP segment in its IP packet.
-fn addresses(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
-    let (source, destination, segment): (IpAddress, IpAddress, &[u8]) = match bytes.first()? >> 4 {
-        4 => {
-            let ip = Ipv4Packet::new_checked(bytes).ok()?;
-            let tcp = ip.next_header() == IpProtocol::Tcp;
-            tcp.then(|| (ip.src_addr().into(), ip.dst_addr().into(), ip.payload()))?
+/// What the network needs to know of a TCP segment.
+struct Segment {
+    flow: (SocketAddr, SocketAddr),
+    sequence: TcpSeqNumber,
+    syn: bool,
+    length: usize,
+}
+
+impl Segment {
+    /// Reads the segment in an IP packet; nothing where there is none.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (source, destination, protocol, segment): (IpAddress, IpAddress, _, _) = match bytes.first()? >> 4
+        {
+            4 => {
+                let ip = Ipv4Packet::new_checked(bytes).ok()?;
+                (ip.src_addr().into(), ip.dst_addr().into(), ip.next_header(), ip.payload())
+            }
+            _ => {
+                let ip = Ipv6Packet::new_checked(bytes).ok()?;
+                (ip.src_addr().into(), ip.dst_addr().into(), ip.next_header(), ip.payload())
+            }
+        };
+        if protocol != IpProtocol::Tcp {
+            return None;
         }
-        _ => {
-            let ip = Ipv6Packet::new_checked(bytes).ok()?;
-            let tcp = ip.next_header() == IpProtocol::Tcp;
-            tcp.then(|| (ip.src_addr().into(), ip.dst_addr().into(), ip.payload()))?
-        }
-    };
-    let tcp = TcpPacket::new_checked(segment).ok()?;
-    Some((
-        SocketAddr::new(source.into(), tcp.src_port()),
-        SocketAddr::new(destination.into(), tcp.dst_port()),
-    ))
+        let tcp = TcpPacket::new_checked(segment).ok()?;
+        let source = SocketAddr::new(source.into(), tcp.src_port());
+        let destination = SocketAddr::new(destination.into(), tcp.dst_port());
+        let (sequence, syn, length) = (tcp.seq_number(), tcp.syn(), tcp.payload().len());
+        Some(Segment { flow: (source, destination), sequence, syn, length })
+    }
 }
 
 /// A listening socket.

@@ -1,9 +1,12 @@
 //! Scenarios: what happens in a run, and what has to hold.
 
 mod echo;
+mod peers;
+mod transfer;
 
 use crate::world::Sim;
 use std::time::Duration;
+use transfer::{Transfer, Trouble, Via};
 use vortex_p2p::runtime::BoxFuture;
 
 /// Why a run is a failure.
@@ -31,7 +34,34 @@ pub trait Scenario: Send + Sync {
 
 /// Every scenario.
 pub fn all() -> &'static [&'static dyn Scenario] {
-    &[&echo::Echo]
+    const ALL: &[&dyn Scenario] = &[
+        &echo::Echo,
+        &Transfer {
+            name: "quic-loss",
+            about: "a file over QUIC while packets are lost, repeated, changed, delayed and reordered",
+            via: Via::Quic,
+            trouble: Trouble::Packets,
+        },
+        &Transfer {
+            name: "quic-partition",
+            about: "a file over QUIC while the path is cut or held, for shorter and longer than the idle timeout",
+            via: Via::Quic,
+            trouble: Trouble::Partition,
+        },
+        &Transfer {
+            name: "tcp-loss",
+            about: "a file over TCP while packets are lost, repeated, changed, delayed and reordered",
+            via: Via::Tcp,
+            trouble: Trouble::Packets,
+        },
+        &Transfer {
+            name: "tcp-partition",
+            about: "a file over TCP while the path is cut or held",
+            via: Via::Tcp,
+            trouble: Trouble::Partition,
+        },
+    ];
+    ALL
 }
 
 /// The scenario called `name`.

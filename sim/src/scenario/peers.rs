@@ -1,0 +1,270 @@
+//! What scenarios are made of: a file that is known, a server that has it, clients that fetch it.
+
+use super::{Outcome, Violation};
+use crate::crypto;
+use crate::ensure;
+use crate::host::Host;
+use crate::net::HostId;
+use crate::rng::Rng;
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use vortex_p2p::client::{Ask, QuicClient, RequestError, TcpClient};
+use vortex_p2p::server::{ServerSettings, StorageServer};
+use vortex_p2p::session::Deadlines;
+use vortex_p2p::store::{MemoryStore, NewTask, TaskKey};
+use vortex_p2p::transport::quic::{self, QuicEndpoint, QuicSettings};
+use vortex_p2p::transport::tls::{
+    Admission, Authorities, ClientTls, Crypto, Identity, ServerIdentity, ServerTls, Trust,
+};
+use vortex_p2p::wire::{Algorithm, Division, PieceKind, PieceLength, TaskId};
+
+/// Where servers listen for QUIC.
+pub(super) const QUIC_PORT: u16 = quic::PORT;
+/// Where servers listen for TCP.
+pub(super) const TCP_PORT: u16 = 4_005;
+/// Pause between two attempts to connect.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A file whose every byte is known: the oracle of a transfer.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) key: TaskKey,
+    division: Division,
+    content: Bytes,
+}
+
+impl File {
+    /// A file of drawn bytes.
+    pub(super) fn draw(rng: &mut Rng, length: usize, piece_length: u64) -> Result<Arc<Self>, Violation> {
+        let mut content = vec![0; length];
+        rng.fill(&mut content);
+        let mut id = [0; 32];
+        rng.fill(&mut id);
+        let kinds = PieceKind::ALL;
+        let kind = kinds.get(rng.below(kinds.len() as u64) as usize).copied().unwrap_or(PieceKind::Piece);
+        let division = Division::new(length as u64, PieceLength::try_from(piece_length)?)?;
+        let key = TaskKey { kind, id: TaskId::from_sha256(id) };
+        Ok(Arc::new(File { key, division, content: content.into() }))
+    }
+
+    /// Every piece number.
+    pub(super) fn pieces(&self) -> BTreeSet<u32> {
+        (0..self.division.pieces() as u32).collect()
+    }
+
+    /// Whether `bytes` are piece `number`.
+    pub(super) fn check(&self, number: u32, bytes: &[u8]) -> Outcome {
+        let span = self.division.piece(number).ok_or("no such piece")?;
+        let start = span.offset as usize;
+        let expected = self.content.get(start..start + span.length.get() as usize);
+        ensure!(expected == Some(bytes), "piece {number} has other bytes than the file");
+        Ok(())
+    }
+}
+
+fn tls(host: &Host) -> Crypto {
+    Crypto::with_provider(host.runtime(), crypto::provider())
+}
+
+/// Serves `file` from memory, over QUIC and TCP.
+pub(super) async fn serve(host: Host, file: Arc<File>) -> Outcome {
+    let server = start_server(&host, &file, ServerSettings::default()).await?;
+    std::future::pending::<()>().await;
+    drop(server);
+    Ok(())
+}
+
+/// Starts to serve `file` from memory, over QUIC and TCP.
+pub(super) async fn start_server(
+    host: &Host,
+    file: &File,
+    settings: ServerSettings,
+) -> Result<StorageServer, Violation> {
+    let runtime = host.runtime();
+    let store = MemoryStore::new(runtime.clone());
+    let task = NewTask { key: file.key, division: file.division, digest: None };
+    store.insert(task, Algorithm::Crc32, &file.content).await?;
+    let server = StorageServer::new(runtime, Arc::new(store), settings);
+    server.serve_quic(server_endpoint(host, QUIC_PORT).await?);
+    server.serve_tcp(host.network().listen(any(TCP_PORT)).await?);
+    Ok(server)
+}
+
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)
+}
+
+/// An endpoint that takes connections of anyone.
+pub(super) async fn server_endpoint(host: &Host, port: u16) -> Result<QuicEndpoint, Violation> {
+    let crypto = tls(host);
+    let identity = Identity::from_der(&crypto, vec![crypto::certificate()], crypto::key())?;
+    let tls = ServerTls::new(&crypto, &ServerIdentity::new(identity), &Admission::Anyone)?;
+    let settings = QuicSettings::default();
+    Ok(QuicEndpoint::bind(host.runtime(), host.network(), any(port), settings, Some(&tls)).await?)
+}
+
+/// A client's end of QUIC: an endpoint, and what it trusts.
+pub(super) struct Dialer {
+    pub(super) endpoint: QuicEndpoint,
+    client: quic::QuicClient,
+    host: Host,
+}
+
+impl Dialer {
+    pub(super) async fn new(host: &Host) -> Result<Self, Violation> {
+        let settings = QuicSettings::default();
+        let authorities = Authorities::from_der(vec![crypto::authority()])?;
+        let trust = ClientTls::new(&tls(host), &Trust::authorities(authorities), None)?;
+        let endpoint =
+            QuicEndpoint::bind(host.runtime(), host.network(), any(0), settings.clone(), None).await?;
+        let client = quic::QuicClient::new(host.runtime(), &settings, Arc::new(trust));
+        Ok(Dialer { endpoint, client, host: host.clone() })
+    }
+
+    /// A connection, or why there is none after the connect deadline.
+    pub(super) async fn connect(&self, server: SocketAddr) -> Result<quinn::Connection, Violation> {
+        let dialing = self.endpoint.dial(&self.client, server)?;
+        let deadline = Deadlines::default().connect;
+        Ok(self.host.runtime().timeout(deadline, dialing.established()).await??)
+    }
+}
+
+/// What it took to fetch a file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Effort {
+    /// Connections that were established.
+    pub(super) connections: u64,
+    /// Attempts to connect that failed.
+    pub(super) not_connected: u64,
+    /// Requests that ended without their piece.
+    pub(super) failed_requests: u64,
+    /// Packets of the client that QUIC found lost.
+    pub(super) lost: u64,
+    /// Times at which QUIC found packets larger than some size to vanish, and connections that kept to a smaller one.
+    pub(super) smaller_packets: u64,
+}
+
+/// Fetches every piece over QUIC, `at_once` at a time, however many connections it takes.
+pub(super) async fn fetch_over_quic(
+    host: Host,
+    server: HostId,
+    file: Arc<File>,
+    at_once: usize,
+) -> Result<Effort, Violation> {
+    let dialer = Dialer::new(&host).await?;
+    let address = SocketAddr::new(server.ipv4().into(), QUIC_PORT);
+    let (mut missing, mut effort) = (file.pieces(), Effort::default());
+    while !missing.is_empty() {
+        let Ok(connection) = dialer.connect(address).await else {
+            effort.not_connected += 1;
+            host.runtime().sleep(PAUSE).await;
+            continue;
+        };
+        effort.connections += 1;
+        let client = QuicClient::new(connection.clone(), host.runtime(), Deadlines::default());
+        let request = |number| {
+            let (client, key) = (&client, file.key);
+            async move {
+                let fetched: Result<Vec<u8>, RequestError> =
+                    async { client.request(Ask::new(key.piece(number))).await?.collect().await }.await;
+                (number, fetched)
+            }
+        };
+        let mut answers = stream::iter(missing.clone()).map(request).buffer_unordered(at_once);
+        while let Some((number, fetched)) = answers.next().await {
+            match fetched {
+                Ok(bytes) => {
+                    file.check(number, &bytes)?;
+                    ensure!(missing.remove(&number), "piece {number} was answered twice");
+                }
+                Err(RequestError::Failed(failure)) => {
+                    return Err(format!("an honest server failed piece {number}: {failure}").into());
+                }
+                Err(RequestError::TimedOut(_) | RequestError::Lost(_)) => effort.failed_requests += 1,
+            }
+        }
+        let path = connection.stats().path;
+        effort.lost += path.lost_packets;
+        effort.smaller_packets += path.black_holes_detected + u64::from(path.current_mtu < 1_452);
+        connection.close(quic::AppCode::NoError.into(), b"");
+    }
+    Ok(effort)
+}
+
+/// Fetches every piece over `connections` TCP connections, each of which is replaced when it breaks.
+pub(super) async fn fetch_over_tcp(
+    host: Host,
+    server: HostId,
+    file: Arc<File>,
+    connections: usize,
+) -> Result<Effort, Violation> {
+    let missing = Mutex::new(file.pieces());
+    let workers = (0..connections).map(|_| tcp_worker(&host, server, &file, &missing));
+    let efforts = futures_util::future::try_join_all(workers).await?;
+    let mut sum = Effort::default();
+    for effort in efforts {
+        sum.connections += effort.connections;
+        sum.not_connected += effort.not_connected;
+        sum.failed_requests += effort.failed_requests;
+    }
+    Ok(sum)
+}
+
+async fn tcp_worker(
+    host: &Host,
+    server: HostId,
+    file: &File,
+    missing: &Mutex<BTreeSet<u32>>,
+) -> Result<Effort, Violation> {
+    let (runtime, network) = (host.runtime(), host.network());
+    let address = SocketAddr::new(server.ipv4().into(), TCP_PORT);
+    let take = || crate::faults::lock(missing).pop_first();
+    let (mut effort, mut free) = (Effort::default(), None);
+    while let Some(number) = take() {
+        let client = match free.take() {
+            Some(client) => client,
+            None => match runtime.timeout(Deadlines::default().connect, network.connect(address)).await {
+                Ok(Ok(stream)) => {
+                    effort.connections += 1;
+                    TcpClient::new(stream, runtime.clone(), Deadlines::default())
+                }
+                _ => {
+                    effort.not_connected += 1;
+                    crate::faults::lock(missing).insert(number);
+                    runtime.sleep(PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let back = Arc::new(Mutex::new(None));
+        let give_back = {
+            let back = back.clone();
+            Box::new(move |client| *crate::faults::lock(&back) = Some(client))
+        };
+        let ask = Ask::new(file.key.piece(number));
+        let fetched = async { client.request(ask, give_back).await?.collect().await }.await;
+        match fetched {
+            Ok(bytes) => file.check(number, &bytes)?,
+            Err(RequestError::Failed(failure)) => {
+                return Err(format!("an honest server failed piece {number}: {failure}").into());
+            }
+            Err(RequestError::TimedOut(_) | RequestError::Lost(_)) => {
+                effort.failed_requests += 1;
+                crate::faults::lock(missing).insert(number);
+            }
+        }
+        free = crate::faults::lock(&back).take();
+    }
+    Ok(effort)
+}
+
+/// A file of a few pieces and their lengths, none of them special.
+pub(super) fn small_file(rng: &mut Rng) -> Result<Arc<File>, Violation> {
+    let piece_length = rng.range(16 << 10..192 << 10);
+    let length = rng.range(256 << 10..1 << 20) as usize;
+    File::draw(rng, length, piece_length)
+}
