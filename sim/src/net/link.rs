@@ -9,6 +9,8 @@ use quinn::udp::EcnCodepoint;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+const MS: Duration = Duration::from_millis(1);
+
 /// A packet on its way.
 #[derive(Debug, Clone)]
 pub(super) struct Packet {
@@ -36,13 +38,14 @@ impl Packet {
 pub enum Loss {
     /// Each with the same probability, whatever happened to the one before.
     Independent(f64),
-    /// Gilbert-Elliott: the link is good or bad, and changes between the two from packet to packet.
+    /// Gilbert-Elliott: the link is good or bad by turns, and only a bad one loses packets. The turns are measured in
+    /// time, not in packets: a sender that falls silent must not prolong a burst.
     Bursts {
-        /// Probability that a good link turns bad with the next packet.
-        enter: f64,
-        /// Probability that a bad link turns good with the next packet: a burst is 1/`leave` packets long on average.
-        leave: f64,
-        /// Share lost while the link is bad. A good link loses nothing.
+        /// How long the link is good, on average.
+        every: Duration,
+        /// How long it is bad, on average.
+        lasts: Duration,
+        /// Share lost while the link is bad.
         lost: f64,
     },
 }
@@ -109,8 +112,8 @@ impl Conditions {
         let burst = Level::of(
             level(Fault::Burst),
             None,
-            Some(Loss::Bursts { enter: 0.002, leave: 0.3, lost: 0.8 }),
-            Some(Loss::Bursts { enter: 0.01, leave: 0.1, lost: 0.9 }),
+            Some(Loss::Bursts { every: MS * 800, lasts: MS * 5, lost: 0.8 }),
+            Some(Loss::Bursts { every: MS * 200, lasts: MS * 20, lost: 0.9 }),
         );
         let single = Loss::Independent(level(Fault::Loss).of(0.0, 0.005, 0.05));
         let slow = Bandwidth::mbit(20, Duration::from_millis(50));
@@ -131,7 +134,7 @@ impl Conditions {
     pub(super) fn faults(&self) -> impl Iterator<Item = Fault> {
         let (single, burst) = match self.loss {
             Loss::Independent(p) => (p > 0.0, false),
-            Loss::Bursts { enter, lost, .. } => (false, enter > 0.0 && lost > 0.0),
+            Loss::Bursts { lasts, lost, .. } => (false, !lasts.is_zero() && lost > 0.0),
         };
         [
             (single, Fault::Loss),
@@ -177,6 +180,8 @@ pub(super) struct Link {
     pub(super) flow: Flow,
     rng: Rng,
     bad: bool,
+    /// When the link turns from good to bad, or back.
+    turns: Duration,
     queue: Queue,
     held: Vec<Packet>,
     /// When the latest packet in order arrives: none may come before it.
@@ -186,7 +191,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(conditions: Conditions, rng: Rng) -> Self {
         let (queue, held, latest) = (Queue::default(), Vec::new(), Duration::ZERO);
-        Link { conditions, flow: Flow::Open, rng, bad: false, queue, held, latest }
+        Link { conditions, flow: Flow::Open, rng, bad: true, turns: Duration::ZERO, queue, held, latest }
     }
 
     /// Takes a packet at `now` and adds to `out` what becomes of it.
@@ -208,7 +213,7 @@ impl Link {
             out.push(Step::Fired(Fault::Blackhole));
             return out.push(Step::Fate(Fate::TooLarge, packet));
         }
-        if let Some(fault) = self.loses() {
+        if let Some(fault) = self.loses(now) {
             out.push(Step::Fired(fault));
             return out.push(Step::Fate(Fate::Lost, packet));
         }
@@ -264,11 +269,15 @@ impl Link {
         }
     }
 
-    fn loses(&mut self) -> Option<Fault> {
+    fn loses(&mut self, now: Duration) -> Option<Fault> {
         match self.conditions.loss {
             Loss::Independent(p) => self.rng.chance(p).then_some(Fault::Loss),
-            Loss::Bursts { enter, leave, lost } => {
-                self.bad = if self.bad { !self.rng.chance(leave) } else { self.rng.chance(enter) };
+            Loss::Bursts { every, lasts, lost } => {
+                while self.turns <= now {
+                    self.bad = !self.bad;
+                    let mean = if self.bad { lasts } else { every };
+                    self.turns += self.rng.duration(MS / 10..(mean * 2).max(MS));
+                }
                 (self.bad && self.rng.chance(lost)).then_some(Fault::Burst)
             }
         }
@@ -319,9 +328,9 @@ mod tests {
         let (_, fates) = run(Conditions::default().with_loss(0.1), 10_000);
         assert!((850..1_150).contains(&fates.len()), "{}", fates.len());
 
-        let bursts = Loss::Bursts { enter: 0.01, leave: 0.1, lost: 1.0 };
+        let bursts = Loss::Bursts { every: MS * 100, lasts: MS * 10, lost: 1.0 };
         let (arrivals, fates) = run(Conditions { loss: bursts, ..Conditions::default() }, 20_000);
-        // One burst per hundred good packets, ten long: about one packet in eleven.
+        // One burst in 110 ms, ten packets long: about one packet in eleven.
         assert!((1_300..2_400).contains(&fates.len()), "{}", fates.len());
         let gaps =
             arrivals.windows(2).filter(|pair| pair[1].0 - pair[0].0 > Duration::from_millis(1)).count();

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vortex_p2p::client::{Ask, QuicClient, RequestError, TcpClient};
 use vortex_p2p::server::{ServerSettings, StorageServer};
-use vortex_p2p::session::Deadlines;
+use vortex_p2p::session::{Deadlines, Failure};
 use vortex_p2p::store::{MemoryStore, NewTask, TaskKey};
 use vortex_p2p::transport::quic::{self, QuicEndpoint, QuicSettings};
 use vortex_p2p::transport::tls::{
@@ -249,12 +249,17 @@ async fn tcp_worker(
         let fetched = async { client.request(ask, give_back).await?.collect().await }.await;
         match fetched {
             Ok(bytes) => file.check(number, &bytes)?,
-            Err(RequestError::Failed(failure)) => {
-                return Err(format!("an honest server failed piece {number}: {failure}").into());
-            }
-            Err(RequestError::TimedOut(_) | RequestError::Lost(_)) => {
+            // A connection that the server found idle for too long ends without an answer.
+            Err(
+                RequestError::TimedOut(_)
+                | RequestError::Lost(_)
+                | RequestError::Failed(Failure::NotAnswered),
+            ) => {
                 effort.failed_requests += 1;
                 crate::faults::lock(missing).insert(number);
+            }
+            Err(RequestError::Failed(failure)) => {
+                return Err(format!("an honest server failed piece {number}: {failure}").into());
             }
         }
         free = crate::faults::lock(&back).take();
