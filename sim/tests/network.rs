@@ -1,5 +1,11 @@
 //! What the simulated hosts and network promise to scenarios.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests, which clippy does not take for tests"
+)]
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
