@@ -31,6 +31,12 @@ impl Answer {
         Self { piece, source: Box::new(source), outcome: None }
     }
 
+    /// The same answer, its content from what `wrap` makes of its source.
+    #[cfg(feature = "quic")]
+    pub(crate) fn map<S: Source + 'static>(self, wrap: impl FnOnce(Box<dyn Source>) -> S) -> Self {
+        Self { source: Box::new(wrap(self.source)), ..self }
+    }
+
     /// What the server says of the piece.
     #[must_use]
     pub fn piece(&self) -> &Piece {

@@ -14,6 +14,8 @@ mod tcp;
 
 pub use crate::session::{Ask, ExtensionReply, Failure, Piece, Received, Rejection};
 pub use answer::Answer;
+#[cfg(feature = "quic")]
+pub(crate) use answer::{Progress, Source};
 pub use error::{RequestError, Waited};
 #[cfg(feature = "grpc")]
 pub use grpc::GrpcClient;

@@ -1,5 +1,83 @@
 //! Pieces from peers, files from pieces.
+//!
+//! A [`Downloader`] asks peers over one protocol and keeps connections to them; [`QuicDownloader`] and [`TcpDownloader`]
+//! are two. [`DownloaderFactory`] makes the one that a configuration names. Whoever wants a piece from a given peer takes
+//! a [`StorageClient`].
 
+mod dialer;
+mod error;
+mod factory;
 mod peer;
+mod pool;
+#[cfg(feature = "quic")]
+mod quic;
+mod storage_client;
+mod tcp;
 
+pub use dialer::Dialer;
+pub use error::{ConnectError, DownloadError};
+pub use factory::DownloaderFactory;
 pub use peer::{Peer, PeerError, PeerName, Protocol};
+pub use pool::{PoolSettings, PoolStats};
+#[cfg(feature = "quic")]
+pub use quic::QuicDownloader;
+pub use storage_client::{PieceRange, RangeError, StorageClient, StorageClientError};
+pub use tcp::TcpDownloader;
+
+use crate::client::{Answer, Ask};
+use crate::runtime::BoxFuture;
+use crate::wire::{Digest, Download, PieceKind, TaskId};
+use std::fmt;
+use std::io::Cursor;
+use std::net::SocketAddr;
+
+/// A piece in memory, in the shape of the proposal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DownloadedPiece {
+    /// The bytes, verified.
+    pub content: Cursor<Vec<u8>>,
+    /// Where the peer says that the piece begins in its task. Not to be used as a position: derive that.
+    pub offset: u64,
+    /// The digest of the content, computed here.
+    pub digest: Digest,
+}
+
+/// Asks peers for pieces over one protocol.
+pub trait Downloader: Send + Sync + fmt::Debug + 'static {
+    /// Which protocol it speaks.
+    fn protocol(&self) -> Protocol;
+
+    /// Asks the peer at `address` and waits for the begin of its answer, whose content then streams.
+    ///
+    /// Dropped, the request is given up; so is the answer.
+    ///
+    /// # Errors
+    /// [`DownloadError`].
+    fn request(&self, address: SocketAddr, ask: Ask) -> BoxFuture<'_, Result<Answer, DownloadError>>;
+
+    /// Downloads a whole piece of a task of the ordinary kind into memory, at most 1 GiB.
+    ///
+    /// `host_id` names this host to peers that are spoken to over gRPC; Vortex has no place for it.
+    ///
+    /// # Errors
+    /// [`DownloadError`].
+    fn download_piece<'a>(
+        &'a self,
+        address: SocketAddr,
+        number: u32,
+        host_id: &'a str,
+        task_id: TaskId,
+    ) -> BoxFuture<'a, Result<DownloadedPiece, DownloadError>> {
+        let _ = host_id;
+        Box::pin(async move {
+            let ask = Ask::new(Download { kind: PieceKind::Piece, task_id, number });
+            let mut answer = self.request(address, ask).await?;
+            let content = Cursor::new(answer.collect().await?);
+            let offset = answer.piece().claimed_offset;
+            let digest = answer.received().and_then(|received| received.verified);
+            // A strict request ends without an error only with a digest.
+            let digest = digest.ok_or(crate::client::Failure::NotAnswered)?;
+            Ok(DownloadedPiece { content, offset, digest })
+        })
+    }
+}

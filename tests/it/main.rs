@@ -14,6 +14,8 @@ mod committed;
 mod config;
 #[cfg(feature = "cli")]
 mod decode;
+#[cfg(all(feature = "quic", feature = "tcp"))]
+mod downloader;
 mod exchange;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod extensions;

@@ -5,8 +5,8 @@
 
 mod state;
 
-pub use state::{PoolSettings, PoolStats};
 pub(crate) use state::Pooled;
+pub use state::{PoolSettings, PoolStats};
 
 use super::ConnectError;
 use crate::runtime::{BoxFuture, SharedRuntime};
@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// Makes the connections of a pool.
@@ -43,6 +44,13 @@ struct Shared<C> {
     swept: bool,
 }
 
+/// What a request goes on with.
+enum Next<C: Pooled> {
+    Use(Lease<C>),
+    Wait(Ended),
+    Dial(Dialing<C>),
+}
+
 impl<C: Pooled> Clone for Pool<C> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
@@ -61,78 +69,72 @@ impl<C: Pooled> Pool<C> {
 
     /// A connection to `address`: one that is there, or a new one.
     pub(crate) async fn get(&self, address: SocketAddr) -> Result<Lease<C>, ConnectError> {
-        // A handshake that succeeds and a connection that is closed right after it can follow each other for ever.
+        // A connection that its peer closes as soon as it is there must not be dialed for ever.
         for _ in 0..2 {
-            let checked = self.0.with(|shared, now| shared.state.check_out(address, now));
-            let ended = match checked {
-                CheckOut::Ready { id, connection, widen } => {
-                    if widen {
-                        self.handshake(address);
-                    }
-                    return Ok(self.lease(address, id, connection, true));
-                }
-                CheckOut::Failed(error) => return Err(error),
-                CheckOut::Dial if !C::SHARED => {
-                    return self.dialed(Dialing { pool: self.0.clone(), address, ended: false }).await;
-                }
-                CheckOut::Dial => self.handshake(address),
-                CheckOut::Join => match self.0.lock().handshakes.get(&address) {
-                    Some(ended) => ended.clone(),
-                    // It ended between the two looks: look again.
-                    None => continue,
-                },
-            };
-            wait(ended).await?;
+            match self.next(address)? {
+                Next::Use(lease) => return Ok(lease),
+                Next::Wait(ended) => wait(ended).await?,
+                Next::Dial(dialing) => return self.0.dial_alone(dialing).await,
+            }
         }
-        Err(ConnectError::Closed)
+        match self.next(address)? {
+            Next::Use(lease) => Ok(lease),
+            Next::Wait(_) | Next::Dial(_) => Err(ConnectError::Closed),
+        }
     }
 
     /// A new connection to `address`, whatever there is, for one request alone.
     pub(crate) async fn get_new(&self, address: SocketAddr) -> Result<Lease<C>, ConnectError> {
+        if C::SHARED {
+            return self.get(address).await;
+        }
         self.0.lock().state.dialing(address);
-        self.dialed(Dialing { pool: self.0.clone(), address, ended: false }).await
+        self.0.dial_alone(Dialing::new(&self.0, address, None)).await
     }
 
-    /// Dials for the caller: given up with it.
-    async fn dialed(&self, dialing: Dialing<C>) -> Result<Lease<C>, ConnectError> {
-        let address = dialing.address;
-        let connection = match self.0.dial.dial(address).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                dialing.failed(&error);
-                return Err(error);
+    fn next(&self, address: SocketAddr) -> Result<Next<C>, ConnectError> {
+        let mut handshake = None;
+        let next = self.0.with(|shared, now| {
+            let checked = shared.state.check_out(address, now);
+            if C::SHARED && matches!(checked, CheckOut::Dial | CheckOut::Ready { widen: true, .. }) {
+                let (report, ended) = watch::channel(None);
+                shared.handshakes.insert(address, ended);
+                handshake = Some(Dialing::new(&self.0, address, Some(report)));
             }
-        };
-        let kept = connection.share();
-        let id = dialing.succeeded(kept, true);
-        Ok(self.lease(address, id, connection, false))
-    }
-
-    /// Dials for everybody: nobody's end ends it.
-    fn handshake(&self, address: SocketAddr) -> Ended {
-        let (report, ended) = watch::channel(None);
-        self.0.lock().handshakes.insert(address, ended.clone());
-        let dialing = Dialing { pool: self.0.clone(), address, ended: false };
-        self.0.runtime.spawn(Box::pin(async move {
-            let pool = dialing.pool.clone();
-            let outcome = match pool.dial.dial(address).await {
-                Ok(connection) => {
-                    dialing.succeeded(Some(connection), false);
-                    Ok(())
+            Ok(match checked {
+                CheckOut::Ready { id, connection, .. } => {
+                    Next::Use(Lease { pool: self.0.clone(), address, id, connection: Some(connection) })
                 }
-                Err(error) => {
-                    dialing.failed(&error);
-                    Err(error)
-                }
-            };
-            pool.lock().handshakes.remove(&address);
-            report.send_replace(Some(outcome));
-        }));
-        ended
+                CheckOut::Failed(error) => return Err(error),
+                CheckOut::Dial | CheckOut::Join => match shared.handshakes.get(&address) {
+                    Some(ended) => Next::Wait(ended.clone()),
+                    None => Next::Dial(Dialing::new(&self.0, address, None)),
+                },
+            })
+        });
+        if let Some(dialing) = handshake {
+            self.0.runtime.spawn(Box::pin(dial_for_all(dialing)));
+        }
+        next
     }
+}
 
-    fn lease(&self, address: SocketAddr, id: u64, connection: C, reused: bool) -> Lease<C> {
-        Lease { pool: self.0.clone(), address, id, connection: Some(connection), reused }
+/// Dials for everybody who waits for this peer: the end of none of them ends it.
+async fn dial_for_all<C: Pooled>(mut dialing: Dialing<C>) {
+    let outcome = dialing.pool.dial.dial(dialing.address).await;
+    let report = dialing.report.take();
+    let outcome = match outcome {
+        Ok(connection) => {
+            dialing.succeeded(Some(connection), false);
+            Ok(())
+        }
+        Err(error) => {
+            dialing.failed(&error);
+            Err(error)
+        }
+    };
+    if let Some(report) = report {
+        report.send_replace(Some(outcome));
     }
 }
 
@@ -156,11 +158,24 @@ impl<C: Pooled> Inner<C> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Dials for one request: given up with it.
+    async fn dial_alone(self: &Arc<Self>, dialing: Dialing<C>) -> Result<Lease<C>, ConnectError> {
+        let address = dialing.address;
+        match self.dial.dial(address).await {
+            Ok(connection) => {
+                let id = dialing.succeeded(connection.share(), true);
+                let connection = Some(connection);
+                Ok(Lease { pool: self.clone(), address, id, connection })
+            }
+            Err(error) => {
+                dialing.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
     /// Changes the state, closes what has left it, and sees to it that somebody sweeps.
-    fn with<T>(
-        self: &Arc<Self>,
-        change: impl FnOnce(&mut Shared<C>, std::time::Instant) -> T,
-    ) -> T {
+    fn with<T>(self: &Arc<Self>, change: impl FnOnce(&mut Shared<C>, Instant) -> T) -> T {
         let now = self.runtime.now();
         let mut shared = self.lock();
         let result = change(&mut shared, now);
@@ -199,28 +214,44 @@ async fn sweep_until_empty<C: Pooled>(runtime: SharedRuntime, pool: Weak<Inner<C
 struct Dialing<C: Pooled> {
     pool: Arc<Inner<C>>,
     address: SocketAddr,
+    /// Tells those who wait, where it is for more than one.
+    report: Option<watch::Sender<Option<Result<(), ConnectError>>>>,
     ended: bool,
 }
 
 impl<C: Pooled> Dialing<C> {
+    fn new(
+        pool: &Arc<Inner<C>>,
+        address: SocketAddr,
+        report: Option<watch::Sender<Option<Result<(), ConnectError>>>>,
+    ) -> Self {
+        Self { pool: pool.clone(), address, report, ended: false }
+    }
+
     fn succeeded(mut self, connection: Option<C>, in_use: bool) -> u64 {
-        self.ended = true;
-        self.pool.with(|shared, now| shared.state.dialed(self.address, connection, in_use, now))
+        self.end(|state, address, now| state.dialed(address, connection, in_use, now))
     }
 
     fn failed(mut self, error: &ConnectError) {
+        self.end(|state, address, now| state.dial_failed(address, Some(error.clone()), now));
+    }
+
+    fn end<T>(&mut self, change: impl FnOnce(&mut State<C, ConnectError>, SocketAddr, Instant) -> T) -> T {
         self.ended = true;
-        self.pool.with(|shared, now| shared.state.dial_failed(self.address, Some(error.clone()), now));
+        self.pool.with(|shared, now| {
+            // In one step with the change: whoever looks sees the handshake or its outcome.
+            if C::SHARED {
+                shared.handshakes.remove(&self.address);
+            }
+            change(&mut shared.state, self.address, now)
+        })
     }
 }
 
 impl<C: Pooled> Drop for Dialing<C> {
     fn drop(&mut self) {
         if !self.ended {
-            self.pool.with(|shared, now| {
-                shared.state.dial_failed(self.address, None, now);
-                shared.handshakes.remove(&self.address);
-            });
+            self.end(|state, address, now| state.dial_failed(address, None, now));
         }
     }
 }
@@ -232,18 +263,18 @@ pub(crate) struct Lease<C: Pooled> {
     address: SocketAddr,
     id: u64,
     connection: Option<C>,
-    reused: bool,
 }
 
 impl<C: Pooled> Lease<C> {
-    /// Whether the connection was there before the request.
-    pub(crate) fn is_reused(&self) -> bool {
-        self.reused
-    }
-
     /// The connection, once.
     pub(crate) fn take(&mut self) -> Option<C> {
         self.connection.take()
+    }
+
+    /// Takes the connection out of the pool: no other request gets it. Those that use it are not disturbed.
+    #[cfg(feature = "quic")]
+    pub(crate) fn retire(&self) {
+        self.pool.with(|shared, _| shared.state.retire(self.address, self.id));
     }
 
     /// Gives an exclusive connection back, free for the next request.

@@ -53,6 +53,7 @@ impl Trust {
 /// were established under and with the server they were established with, never elsewhere.
 #[derive(Debug, Clone)]
 pub struct ClientTls {
+    demands_identity: bool,
     config: ClientConfig,
     name: ServerName<'static>,
     verifier: Arc<dyn ServerCertVerifier>,
@@ -96,7 +97,20 @@ impl ClientTls {
             None => builder.with_no_client_auth(),
         };
         config.key_log = crypto.key_log();
-        Ok(Self { config, name, verifier, clock, sessions: Arc::new(ClientSessionMemoryCache::new(SERVERS)) })
+        let demands_identity = !matches!(trust, Trust::Insecure);
+        Ok(Self {
+            demands_identity,
+            config,
+            name,
+            verifier,
+            clock,
+            sessions: Arc::new(ClientSessionMemoryCache::new(SERVERS)),
+        })
+    }
+
+    /// Whether servers have to show who they are: then nothing may be said to them in plain.
+    pub fn demands_identity(&self) -> bool {
+        self.demands_identity
     }
 
     /// The name that is sent, and verified where names are.

@@ -1,0 +1,61 @@
+//! How a download fails.
+
+use super::Protocol;
+use crate::client::{Failure, RequestError};
+#[cfg(feature = "tls")]
+use crate::transport::tls::Refusal;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why there is no connection to a peer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The identity of one of the two is not accepted by the other.
+    #[cfg(feature = "tls")]
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The peer takes no more connections: it is at its limits, or shuts down.
+    #[error("the peer takes no connection: it is at its limits or shuts down")]
+    Limit,
+    /// The connect deadline passed. Nobody answers there, or a firewall drops what is sent.
+    #[error("no connection within {0:?}: nobody answers there, or a firewall is in the way")]
+    TimedOut(Duration),
+    /// The network can't reach the peer, or the peer does not speak this protocol there.
+    #[error("the peer can't be reached: {0}")]
+    Unreachable(Arc<io::Error>),
+    /// The connection ended as soon as it was there.
+    #[error("the peer closed the connection as soon as it was there")]
+    Closed,
+    /// Nobody here speaks this protocol: the build lacks it, or it was not set up.
+    #[error("{0} is not available here: use another protocol, or a build with it")]
+    Unavailable(Protocol),
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        #[cfg(feature = "tls")]
+        if let Some(refusal) = Refusal::from_io(&error) {
+            return Self::Refused(refusal);
+        }
+        Self::Unreachable(Arc::new(error))
+    }
+}
+
+/// Why a piece did not come from a peer.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The request failed.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+impl From<Failure> for DownloadError {
+    fn from(failure: Failure) -> Self {
+        Self::Request(failure.into())
+    }
+}

@@ -1,0 +1,97 @@
+//! Pieces over QUIC.
+
+use super::pool::{Lease, Pool, PoolSettings, PoolStats, Pooled};
+use super::{ConnectError, Dialer, DownloadError, Downloader, Protocol};
+use crate::client::{Answer, Ask, Failure, Progress, QuicClient, RequestError, Source};
+use crate::runtime::BoxFuture;
+use std::net::SocketAddr;
+
+impl Pooled for QuicClient {
+    const SHARED: bool = true;
+
+    fn is_open(&mut self) -> bool {
+        self.connection().close_reason().is_none()
+    }
+
+    fn share(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+/// Asks peers over QUIC; requests to one peer share its connections.
+#[derive(Debug)]
+pub struct QuicDownloader {
+    pool: Pool<QuicClient>,
+}
+
+impl QuicDownloader {
+    /// A downloader whose connections `dialer` makes.
+    #[must_use]
+    pub fn new(dialer: Dialer, settings: PoolSettings) -> Self {
+        Self { pool: Pool::new(dialer.runtime().clone(), settings, dialer) }
+    }
+
+    /// What the pool has done and has.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        self.pool.stats()
+    }
+
+    async fn ask(&self, address: SocketAddr, ask: Ask) -> Result<Answer, DownloadError> {
+        // A connection that was there may have ended unnoticed, with its peer: then the request goes out once more.
+        let mut again = true;
+        loop {
+            let mut lease = self.pool.get(address).await?;
+            let client = lease.take().ok_or(ConnectError::Closed)?;
+            match client.request(ask).await {
+                Ok(answer) => return Ok(answer.map(|source| Held { source, lease: Some(lease) })),
+                Err(RequestError::Lost(_)) if again => again = false,
+                Err(error) => return Err(explain(error, &client, &lease)),
+            }
+        }
+    }
+}
+
+/// The reason behind the loss of a connection, where the connection knows it.
+fn explain(error: RequestError, client: &QuicClient, lease: &Lease<QuicClient>) -> DownloadError {
+    //= VTX-CLS-008
+    if matches!(error, RequestError::Failed(Failure::GoingAway)) {
+        lease.retire();
+    }
+    // A server that refuses this client's certificate can say so only after the handshake is complete here.
+    if let RequestError::Lost(_) = error
+        && let Some(reason) = client.connection().close_reason()
+        && let reason @ (ConnectError::Refused(_) | ConnectError::Limit) = reason.into()
+    {
+        return reason.into();
+    }
+    error.into()
+}
+
+impl Downloader for QuicDownloader {
+    fn protocol(&self) -> Protocol {
+        Protocol::Quic
+    }
+
+    fn request(&self, address: SocketAddr, ask: Ask) -> BoxFuture<'_, Result<Answer, DownloadError>> {
+        Box::pin(self.ask(address, ask))
+    }
+}
+
+/// An answer that counts as a user of its connection until its end.
+struct Held {
+    source: Box<dyn Source>,
+    lease: Option<Lease<QuicClient>>,
+}
+
+impl Source for Held {
+    fn next(&mut self) -> BoxFuture<'_, Result<Progress, RequestError>> {
+        Box::pin(async move {
+            let next = self.source.next().await;
+            if !matches!(next, Ok(Progress::Content(_))) {
+                self.lease = None;
+            }
+            next
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! Pieces over TCP.
+
+use super::pool::{Pool, PoolSettings, PoolStats, Pooled};
+use super::{ConnectError, Dialer, DownloadError, Downloader, Protocol};
+use crate::client::{Answer, Ask, Failure, RequestError, TcpClient};
+use crate::runtime::BoxFuture;
+use std::net::SocketAddr;
+
+impl Pooled for TcpClient {
+    const SHARED: bool = false;
+
+    fn is_open(&mut self) -> bool {
+        !self.is_stale()
+    }
+
+    fn share(&self) -> Option<Self> {
+        None
+    }
+}
+
+/// Asks peers over TCP; a connection has one request at a time and is kept for the next.
+#[derive(Debug)]
+pub struct TcpDownloader {
+    pool: Pool<TcpClient>,
+}
+
+impl TcpDownloader {
+    /// A downloader whose connections `dialer` makes.
+    #[must_use]
+    pub fn new(dialer: Dialer, settings: PoolSettings) -> Self {
+        Self { pool: Pool::new(dialer.runtime().clone(), settings, dialer) }
+    }
+
+    /// What the pool has done and has.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        self.pool.stats()
+    }
+
+    async fn ask(&self, address: SocketAddr, ask: Ask) -> Result<Answer, DownloadError> {
+        let mut lease = self.pool.get(address).await?;
+        loop {
+            let client = lease.take().ok_or(ConnectError::Closed)?;
+            let used = client.was_used();
+            match client.request(ask, Box::new(move |client| lease.give_back(client))).await {
+                //= VTX-TCP-017
+                Err(RequestError::Failed(Failure::NotAnswered) | RequestError::Lost(_)) if used => {}
+                other => return Ok(other?),
+            }
+            lease = self.pool.get_new(address).await?;
+        }
+    }
+}
+
+impl Downloader for TcpDownloader {
+    fn protocol(&self) -> Protocol {
+        Protocol::Tcp
+    }
+
+    fn request(&self, address: SocketAddr, ask: Ask) -> BoxFuture<'_, Result<Answer, DownloadError>> {
+        Box::pin(self.ask(address, ask))
+    }
+}

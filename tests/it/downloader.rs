@@ -1,0 +1,4 @@
+//! Downloaders, and many peers for one file, over loopback sockets.
+
+mod pooled;
+mod world;
