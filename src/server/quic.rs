@@ -252,6 +252,8 @@ impl Request {
             Ok(Read::Packet(Incoming::Close)) => {
                 finish(&mut self.send);
                 served.closing.send_replace(true);
+                // The end of this stream would be lost with the connection.
+                self.delivered().await;
             }
             Ok(Read::Packet(Incoming::Refuse(refusal))) => {
                 //= VTX-QUC-021
