@@ -2,6 +2,8 @@
 
 #[cfg(feature = "config")]
 pub mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "grpc")]
 mod grpc;
 #[cfg(feature = "cli")]

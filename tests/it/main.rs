@@ -12,6 +12,8 @@ mod book;
 mod committed;
 #[cfg(feature = "config")]
 mod config;
+#[cfg(all(feature = "conformance", feature = "tcp"))]
+mod conformance;
 #[cfg(feature = "cli")]
 mod decode;
 #[cfg(all(feature = "quic", feature = "tcp"))]

@@ -1,6 +1,6 @@
 //! What the command line takes. Help, completions and the man page come from these definitions.
 
-use crate::{config, decode, exit::Exit, import, serve};
+use crate::{config, conformance, decode, exit::Exit, import, serve};
 use clap::{Args, Parser, Subcommand};
 
 /// Moves large files between peers in pieces, over QUIC and TCP.
@@ -30,6 +30,7 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     Config(config::Arguments),
     Decode(decode::Arguments),
+    Conformance(Box<conformance::Arguments>),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {

@@ -2,6 +2,7 @@
 
 mod cli;
 mod config;
+mod conformance;
 mod decode;
 mod exit;
 mod import;
@@ -29,6 +30,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Serve(arguments) => serve::run(arguments, &cli.output),
         Command::Config(arguments) => config::run(arguments, &cli.output),
         Command::Decode(arguments) => decode::run(arguments, &cli.output),
+        Command::Conformance(arguments) => conformance::run(arguments, &cli.output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "vortex", &mut script);

@@ -114,6 +114,12 @@ impl QuicEndpoint {
         self.endpoint.wait_idle().await;
     }
 
+    /// The endpoint itself, for whoever has to say what no client or server of this crate would.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn raw(&self) -> &quinn::Endpoint {
+        &self.endpoint
+    }
+
     /// Where this endpoint is bound.
     ///
     /// # Errors

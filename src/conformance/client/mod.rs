@@ -1,0 +1,1 @@
+//! Plays servers, good and evil, for a client.

@@ -1,0 +1,146 @@
+//! TCP: the order of answers, and how long a connection stays.
+
+use super::{Subject, cases};
+use crate::conformance::case::{Shown, blame, ensure, fail, skip};
+use crate::conformance::draft::{framed, packet};
+use crate::conformance::lane::Event;
+
+cases! {
+    "VTX-TCP-001" Tcp Nothing "answers in the order of the requests" => in_order;
+    "VTX-TCP-002" Tcp Nothing "an answer to each of 32 requests that arrive at once" => pipelined;
+    "VTX-TCP-002/split" Tcp Nothing "an answer to each of several requests that arrive in odd parts" => pipelined_in_parts;
+    "VTX-TCP-003" Tcp Nothing "a server that stops reading while its answers are not read" => stops_reading;
+    "VTX-TCP-004/content" Tcp Nothing "an open connection after content" => |s: Subject| async move {
+        let request = s.ask(1, 0);
+        stays_open(s, request).await
+    };
+    "VTX-TCP-004/not-found" Tcp Nothing "an open connection after Error 2" => |s: Subject| async move {
+        let request = s.ask_unknown(1);
+        stays_open(s, request).await
+    };
+    "VTX-TCP-005" Tcp Nothing "silence on a connection on which nothing was asked" => |s: Subject| async move {
+        s.talk().await?.silence().await
+    };
+    "VTX-TCP-005/after" Tcp Nothing "silence after an answer" => silence_after;
+    "VTX-TCP-006/length" Tcp Nothing "the value of a packet with a wrong Length skipped" => |s| skips(s, packet(1, 0x00, 67, &[b'a'; 67]));
+    "VTX-TCP-006/task-id" Tcp Nothing "the next request answered after a bad task id" => |s| skips(s, framed(1, 0x00, &[b'Z'; 68]));
+    "VTX-TCP-006/large" Tcp Nothing "a refused value of 16384 bytes skipped" => |s| skips(s, packet(1, 0x00, 16_384, &[b'a'; 16_384]));
+    "VTX-TCP-006/later" Tcp Nothing "a refused value skipped that arrives after the Error packet" => skips_later;
+    "VTX-TCP-006/once" Tcp Nothing "one Error packet for a refused packet, however its value looks" => one_error;
+}
+
+async fn in_order(subject: Subject) -> Shown {
+    let said = [subject.ask(1, 0), subject.ask_unknown(2), subject.ask(3, 0), subject.ask(4, u32::MAX)];
+    let mut talk = subject.say(&said.concat()).await?;
+    for held in [true, false, true, false] {
+        let answer = match talk.answer_within(subject.target.waits.soon).await? {
+            Some(answer) => answer,
+            None => return blame("VTX-TCP-002", "no answer to a request that arrived with others"),
+        };
+        ensure(answer.is_content() == held, || answer.to_string())?;
+    }
+    Ok(())
+}
+
+async fn pipelined(subject: Subject) -> Shown {
+    let said: Vec<u8> = (0..32).flat_map(|id| subject.ask_unknown(id)).collect();
+    let mut talk = subject.say(&said).await?;
+    for place in 0..32 {
+        match talk.answer_within(subject.target.waits.soon).await? {
+            Some(_) => {}
+            None if place == 1 => {
+                // Perhaps it is not the pipeline: a server may close after every Error packet.
+                stays_open(subject.clone(), subject.ask_unknown(1))
+                    .await
+                    .or_else(|_| blame("VTX-TCP-004", "the connection does not survive an Error packet"))?;
+                return fail("the first one only");
+            }
+            None => return fail(format!("{place} answers")),
+        }
+    }
+    Ok(())
+}
+
+async fn pipelined_in_parts(subject: Subject) -> Shown {
+    let said: Vec<u8> = (0..8).flat_map(|id| subject.ask(id, u32::MAX)).collect();
+    let mut talk = subject.talk().await?;
+    for part in said.chunks(100) {
+        talk.send(part).await;
+        subject.runtime.sleep(std::time::Duration::from_millis(2)).await;
+    }
+    for place in 0..8 {
+        match talk.answer_within(subject.target.waits.soon).await? {
+            Some(answer) => {
+                if answer.error_code() != Some(2) {
+                    return blame("VTX-REQ-013", answer.to_string());
+                }
+            }
+            None => return fail(format!("{place} answers")),
+        }
+    }
+    Ok(())
+}
+
+/// More than the buffers of both systems hold beside the 65,536 bytes that the server may.
+const FLOOD: usize = 64 << 20;
+
+async fn stops_reading(subject: Subject) -> Shown {
+    let mut talk = subject.talk().await?;
+    let chunk = subject.ask(1, 0).repeat(1024);
+    let mut sent = 0;
+    while sent < FLOOD {
+        if !talk.lane.send(&subject.runtime, &chunk, subject.target.waits.quiet * 2).await {
+            return Ok(());
+        }
+        sent += chunk.len();
+    }
+    fail(format!("{sent} bytes of requests taken without an answer being read"))
+}
+
+async fn stays_open(subject: Subject, request: Vec<u8>) -> Shown {
+    let mut talk = subject.say(&request).await?;
+    talk.answer().await?;
+    match talk.end_within(subject.target.waits.quiet).await {
+        Event::Silence => {}
+        Event::Bytes(bytes) => return blame("VTX-TCP-005", Event::Bytes(bytes).to_string()),
+        end => return fail(end.to_string()),
+    }
+    talk.send(&request).await;
+    talk.answer().await.map(drop)
+}
+
+async fn silence_after(subject: Subject) -> Shown {
+    let mut talk = subject.say(&subject.ask(1, 0)).await?;
+    talk.content().await?;
+    match talk.end_within(subject.target.waits.quiet).await {
+        Event::Bytes(bytes) => fail(Event::Bytes(bytes).to_string()),
+        _ => Ok(()),
+    }
+}
+
+async fn skips(subject: Subject, refused: Vec<u8>) -> Shown {
+    let mut talk = subject.say(&[refused, subject.ask(7, 0)].concat()).await?;
+    talk.refused_or(1, "VTX-ERR-007").await?;
+    let next = talk.answer().await?;
+    ensure(next.is_content(), || format!("{next} in answer to the request after it"))
+}
+
+async fn skips_later(subject: Subject) -> Shown {
+    let mut talk = subject.say(&packet(1, 0x02, 500, b"")).await?;
+    talk.refused_or(1, "VTX-FRM-013").await?;
+    talk.send(&[vec![0; 500], subject.ask(7, 0)].concat()).await;
+    let next = talk.answer().await?;
+    ensure(next.is_content(), || format!("{next} in answer to the request after it"))
+}
+
+async fn one_error(subject: Subject) -> Shown {
+    // Its value looks like packets that would be refused themselves.
+    let value = packet(9, 0x00, 1, b"x").repeat(20);
+    let mut talk = subject.say(&framed(1, 0x04, &value)).await?;
+    talk.refused_or(1, "VTX-ERR-007").await?;
+    match talk.end_within(subject.target.waits.quiet).await {
+        Event::Silence => Ok(()),
+        Event::Bytes(bytes) => fail(Event::Bytes(bytes).to_string()),
+        end => skip(format!("the connection has ended: {end}")),
+    }
+}

@@ -1,0 +1,71 @@
+//! What both sides of a test need: the runtime, the network, a task.
+
+use bytes::Bytes;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use vortex_p2p::conformance::server::Fixture;
+use vortex_p2p::conformance::{CaseReport, Waits};
+use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
+use vortex_p2p::session::Deadlines;
+use vortex_p2p::store::TaskKey;
+use vortex_p2p::transport::{Network, SocketSettings, TokioNetwork};
+use vortex_p2p::wire::{Algorithm, Digest, Division, PieceKind, PieceLength, TaskId};
+
+pub(super) const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Bytes of a piece of the fixture: more than what a held-up answer gets through.
+pub(super) const PIECE: usize = 64 << 10;
+
+/// Deadlines that let a run end in seconds. Each is far above what a busy machine needs for what they bound here.
+pub(super) fn short_deadlines() -> Deadlines {
+    Deadlines {
+        request: Duration::from_secs(3),
+        progress: Duration::from_secs(3),
+        idle: Duration::from_secs(3),
+        ..Deadlines::default()
+    }
+}
+
+pub(super) fn waits() -> Waits {
+    Waits { soon: Duration::from_secs(10), quiet: Duration::from_millis(300) }
+}
+
+pub(super) fn runtime() -> SharedRuntime {
+    Arc::new(TokioRuntime)
+}
+
+pub(super) fn network() -> Arc<dyn Network> {
+    Arc::new(TokioNetwork::new(SocketSettings::default()))
+}
+
+pub(super) fn content(length: usize) -> Bytes {
+    (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
+}
+
+pub(super) fn key(kind: PieceKind, content: &[u8]) -> TaskKey {
+    let Digest::Sha256(hash) = Digest::of(Algorithm::Sha256, content) else { panic!() };
+    TaskKey { kind, id: TaskId::from_sha256(hash) }
+}
+
+pub(super) fn division(length: usize) -> Division {
+    Division::new(length as u64, PieceLength::try_from(PIECE as u64).unwrap()).unwrap()
+}
+
+/// Two whole pieces and a part of one.
+pub(super) fn fixture() -> Fixture {
+    let whole = content(2 * PIECE + 1000);
+    Fixture {
+        division: Some(division(whole.len())),
+        content: Some(whole.clone()),
+        ..Fixture::new(key(PieceKind::Piece, &whole))
+    }
+}
+
+/// One line for each case that did not pass.
+pub(super) fn not_passed(reports: &[CaseReport]) -> Vec<String> {
+    let line = |report: &CaseReport| {
+        format!("{} {} {}: {}", report.word(), report.transport.name(), report.id, report.message)
+    };
+    reports.iter().filter(|report| report.word() != "pass").map(line).collect()
+}
