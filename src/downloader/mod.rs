@@ -13,6 +13,7 @@ mod pool;
 mod quic;
 mod storage_client;
 mod tcp;
+pub mod transfer;
 
 pub use dialer::Dialer;
 pub use error::{ConnectError, DownloadError};
@@ -24,8 +25,9 @@ pub use quic::QuicDownloader;
 pub use storage_client::{PieceRange, RangeError, StorageClient, StorageClientError};
 pub use tcp::TcpDownloader;
 
-use crate::client::{Answer, Ask};
+use crate::client::{Answer, Ask, ExtensionReply};
 use crate::runtime::BoxFuture;
+use crate::wire::extension::ExtensionRequest;
 use crate::wire::{Digest, Download, PieceKind, TaskId};
 use std::fmt;
 use std::io::Cursor;
@@ -54,6 +56,20 @@ pub trait Downloader: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`DownloadError`].
     fn request(&self, address: SocketAddr, ask: Ask) -> BoxFuture<'_, Result<Answer, DownloadError>>;
+
+    /// Sends the peer at `address` a request of an extension. `None`: it does not know the extension, or this protocol has
+    /// none.
+    ///
+    /// # Errors
+    /// [`DownloadError`].
+    fn extension(
+        &self,
+        address: SocketAddr,
+        request: ExtensionRequest,
+    ) -> BoxFuture<'_, Result<Option<ExtensionReply>, DownloadError>> {
+        let _ = (address, request);
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Downloads a whole piece of a task of the ordinary kind into memory, at most 1 GiB.
     ///

@@ -2,8 +2,9 @@
 
 use super::pool::{Lease, Pool, PoolSettings, PoolStats, Pooled};
 use super::{ConnectError, Dialer, DownloadError, Downloader, Protocol};
-use crate::client::{Answer, Ask, Failure, Progress, QuicClient, RequestError, Source};
+use crate::client::{Answer, Ask, ExtensionReply, Failure, Progress, QuicClient, RequestError, Source};
 use crate::runtime::BoxFuture;
+use crate::wire::extension::ExtensionRequest;
 use std::net::SocketAddr;
 
 impl Pooled for QuicClient {
@@ -75,6 +76,18 @@ impl Downloader for QuicDownloader {
 
     fn request(&self, address: SocketAddr, ask: Ask) -> BoxFuture<'_, Result<Answer, DownloadError>> {
         Box::pin(self.ask(address, ask))
+    }
+
+    fn extension(
+        &self,
+        address: SocketAddr,
+        request: ExtensionRequest,
+    ) -> BoxFuture<'_, Result<Option<ExtensionReply>, DownloadError>> {
+        Box::pin(async move {
+            let mut lease = self.pool.get(address).await?;
+            let client = lease.take().ok_or(ConnectError::Closed)?;
+            client.extension(&request).await.map_err(|error| explain(error, &client, &lease))
+        })
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::pool::{Pool, PoolSettings, PoolStats, Pooled};
 use super::{ConnectError, Dialer, DownloadError, Downloader, Protocol};
-use crate::client::{Answer, Ask, Failure, RequestError, TcpClient};
+use crate::client::{Answer, Ask, ExtensionReply, Failure, RequestError, TcpClient};
 use crate::runtime::BoxFuture;
+use crate::wire::extension::ExtensionRequest;
 use std::net::SocketAddr;
 
 impl Pooled for TcpClient {
@@ -59,5 +60,18 @@ impl Downloader for TcpDownloader {
 
     fn request(&self, address: SocketAddr, ask: Ask) -> BoxFuture<'_, Result<Answer, DownloadError>> {
         Box::pin(self.ask(address, ask))
+    }
+
+    fn extension(
+        &self,
+        address: SocketAddr,
+        request: ExtensionRequest,
+    ) -> BoxFuture<'_, Result<Option<ExtensionReply>, DownloadError>> {
+        // The answer takes the connection with it, so the lease ends without one.
+        Box::pin(async move {
+            let mut lease = self.pool.get_new(address).await?;
+            let client = lease.take().ok_or(ConnectError::Closed)?;
+            Ok(client.extension(&request).await?)
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! What the command line takes. Help, completions and the man page come from these definitions.
 
-use crate::{config, conformance, decode, exit::Exit, import, serve};
+use crate::{config, conformance, decode, demo, exit::Exit, get, import, serve};
 use clap::{Args, Parser, Subcommand};
 
 /// Moves large files between peers in pieces, over QUIC and TCP.
@@ -26,8 +26,10 @@ pub(crate) struct Output {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Demo(demo::Arguments),
     Import(import::Arguments),
     Serve(serve::Arguments),
+    Get(get::Arguments),
     Config(config::Arguments),
     Decode(decode::Arguments),
     Conformance(Box<conformance::Arguments>),

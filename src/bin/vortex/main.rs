@@ -4,8 +4,11 @@ mod cli;
 mod config;
 mod conformance;
 mod decode;
+mod demo;
 mod exit;
+mod get;
 mod import;
+mod progress;
 mod serve;
 mod world;
 
@@ -26,6 +29,8 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.command {
+        Command::Demo(arguments) => demo::run(arguments, &cli.output),
+        Command::Get(arguments) => get::run(arguments, &cli.output),
         Command::Import(arguments) => import::run(arguments, &cli.output),
         Command::Serve(arguments) => serve::run(arguments, &cli.output),
         Command::Config(arguments) => config::run(arguments, &cli.output),

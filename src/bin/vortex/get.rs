@@ -1,0 +1,459 @@
+//! `vortex get`: a task from peers into a file.
+
+use crate::cli::Output;
+use crate::exit::{Exit, Failure};
+use crate::import;
+use crate::progress::{Line, PeerShare, Progress, shares, size};
+use crate::serve::quic_settings;
+use crate::world::{IdentityArguments, World, block_on};
+use clap::Args;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::str::FromStr;
+use std::sync::Arc;
+use vortex_p2p::client::{Failure as Refused, RequestError};
+use vortex_p2p::config::{self, ByteSize, Config};
+use vortex_p2p::downloader::transfer::{
+    DescribeError, PlanSettings, Report, Transfer, TransferError, Verdict, describe, probe,
+};
+use vortex_p2p::downloader::{
+    ConnectError, Dialer, DownloadError, DownloaderFactory, Peer, PeerName, PoolSettings, Protocol,
+};
+use vortex_p2p::rate::RateLimiter;
+use vortex_p2p::session::Deadlines;
+use vortex_p2p::store::disk::{DiskStore, ExportError};
+use vortex_p2p::store::{Manifest, NewTask, PieceSet, PieceStore as _, TaskKey};
+use vortex_p2p::ticket::Ticket;
+use vortex_p2p::transport::quic::QuicEndpoint;
+use vortex_p2p::transport::tls::{ClientTls, Trust};
+use vortex_p2p::wire::{Digest, ErrorCode, PieceKind};
+
+/// Fetch a task from peers into a file
+///
+/// Each piece is verified as it comes, and asked of another peer where one fails. The file appears under its name when it
+/// is whole; until then what has arrived is kept beside it, and the same command goes on from there.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A task id, a manifest file, or a ticket
+    #[arg(value_name = "TASK|MANIFEST|TICKET")]
+    what: String,
+    /// Whom to ask: quic://HOST:PORT, tcp://HOST:PORT, grpc://HOST:PORT; several may be given
+    #[arg(long = "peer", value_name = "URL", env = "VORTEX_PEERS", value_delimiter = ',')]
+    peers: Vec<String>,
+    /// Where the file goes
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// How many pieces the task has, where no manifest says so
+    #[arg(long, value_name = "N")]
+    pieces: Option<u64>,
+    /// Kind of the task, where neither manifest nor ticket says so
+    #[arg(long, default_value = "piece", env = "VORTEX_KIND")]
+    kind: PieceKind,
+    /// Only these bytes of the file, the last one included, such as 0-1023
+    #[arg(long, value_name = "A-B")]
+    range: Option<ByteRange>,
+    /// Pieces under way at a time, at all peers together
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024), env = "VORTEX_CONCURRENCY")]
+    concurrency: u16,
+    /// Which of the peers to use, by protocol: auto, quic, tcp, grpc
+    #[arg(long, default_value = "auto", env = "VORTEX_PROTOCOL")]
+    protocol: config::Protocol,
+    /// Digest of the whole file, such as sha256:…, known from elsewhere
+    #[arg(long)]
+    digest: Option<Digest>,
+    /// Bytes a second at most, such as 50MiB
+    #[arg(long, value_name = "SIZE", env = "VORTEX_LIMIT")]
+    limit: Option<ByteSize>,
+    /// Take pieces whose digest can't be checked, as deployed peers do
+    #[arg(long)]
+    lenient: bool,
+    /// No progress bar
+    #[arg(long, env = "VORTEX_NO_PROGRESS")]
+    no_progress: bool,
+    #[command(flatten)]
+    identity: IdentityArguments,
+}
+
+/// Bytes of a file, from the first to the last.
+#[derive(Debug, Clone, Copy)]
+struct ByteRange {
+    first: u64,
+    last: u64,
+}
+
+impl FromStr for ByteRange {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || "expected FIRST-LAST, such as 0-1023".to_owned();
+        let (first, last) = text.split_once('-').ok_or_else(expected)?;
+        let first = first.parse().map_err(|_| expected())?;
+        let last = last.parse().map_err(|_| expected())?;
+        if first > last { Err(expected()) } else { Ok(Self { first, last }) }
+    }
+}
+
+/// What was asked for, as far as the command line says it.
+struct Wanted {
+    key: TaskKey,
+    manifest: Option<Manifest>,
+    peers: Vec<Peer>,
+    trust: Trust,
+}
+
+pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<Exit, Failure> {
+    arguments.identity.warn();
+    block_on(async {
+        let world = World::new();
+        let work = get(&world, arguments, output);
+        let interrupted = tokio::signal::ctrl_c();
+        match futures_util::future::select(pin!(work), pin!(interrupted)).await {
+            futures_util::future::Either::Left((done, _)) => done.map(|()| Exit::Done),
+            futures_util::future::Either::Right(_) => {
+                Err(Failure::new(Exit::Interrupted, "interrupted").hint("the same command goes on from here"))
+            }
+        }
+    })
+}
+
+async fn get(world: &World, arguments: &Arguments, output: &Output) -> Result<(), Failure> {
+    let wanted = wanted(arguments).await?;
+    let progress = Progress::new(output.json, arguments.no_progress);
+    let downloaders = downloaders(world, &wanted.trust, &arguments.identity, &wanted.peers).await?;
+    let task = geometry(&downloaders, &wanted, arguments).await?;
+    let staging = Staging::new(&arguments.output)?;
+    let store = import::open(world, &staging.dir).await?;
+    let pieces = match arguments.range {
+        None => None,
+        Some(range) => Some(covering(&task, range)?),
+    };
+    let transfer = Transfer {
+        runtime: world.runtime.clone(),
+        downloaders,
+        store: Arc::new(store.clone()),
+        task,
+        digests: wanted.manifest.as_ref().map(|manifest| manifest.pieces().to_vec()).unwrap_or_default(),
+        wanted: pieces,
+        peers: wanted.peers.clone(),
+        plan: PlanSettings { concurrency: arguments.concurrency.into(), ..PlanSettings::default() },
+        scattered: false,
+        limit: arguments
+            .limit
+            .and_then(|ByteSize(rate)| NonZeroU64::new(rate))
+            .map(|rate| RateLimiter::new(world.runtime.clone(), rate)),
+        lenient: arguments.lenient,
+        observer: Some(progress.observer(task.key.id.to_string(), wanted.peers.clone())),
+    };
+    let outcome = transfer.run().await;
+    progress.finish();
+    let report = match outcome {
+        Ok(report) => report,
+        Err(error) => return Err(explain(&store, task.key, error).await),
+    };
+    match arguments.range {
+        None => store
+            .export(task.key, &arguments.output)
+            .await
+            .map_err(|error| export_failed(arguments, error))?,
+        Some(range) => part(&store, &task, range, &arguments.output).await?,
+    }
+    drop(store);
+    staging.remove();
+    let sha256 = sha256(world, &arguments.output).await?;
+    done(&progress, &report, sha256, &arguments.output);
+    Ok(())
+}
+
+/// What the command line asks for.
+async fn wanted(arguments: &Arguments) -> Result<Wanted, Failure> {
+    let ticket = arguments.what.parse::<Ticket>();
+    let manifest = Path::new(&arguments.what);
+    let (key, manifest, mut peers, mut trust) = match ticket {
+        Ok(ticket) => (ticket.task, None, ticket.peers, Some(Trust::Pinned(ticket.fingerprint))),
+        Err(vortex_p2p::ticket::TicketError::NotATicket) if manifest.is_file() => {
+            let file = File::open(manifest).map_err(|error| Failure::file(manifest, &error))?;
+            let read = Manifest::read(io::BufReader::new(file));
+            let read =
+                read.map_err(|error| Failure::new(Exit::Usage, error.to_string()).context(manifest))?;
+            (read.task().key, Some(read), Vec::new(), None)
+        }
+        Err(vortex_p2p::ticket::TicketError::NotATicket) => {
+            let id = arguments.what.parse().map_err(|error: vortex_p2p::wire::BadTaskId| {
+                Failure::new(Exit::Usage, format!("{}: {error}", arguments.what)).hint(
+                    "name a task id, a manifest file that is there, or the ticket that `vortex serve` prints",
+                )
+            })?;
+            (TaskKey { kind: arguments.kind, id }, None, Vec::new(), None)
+        }
+        Err(error) => return Err(Failure::new(Exit::Usage, error.to_string())),
+    };
+    for name in &arguments.peers {
+        peers.extend(resolve(name).await?);
+    }
+    let only = Protocol::configured(arguments.protocol);
+    peers.retain(|peer| only.is_none_or(|only| peer.protocol == only));
+    if peers.is_empty() {
+        return Err(Failure::new(Exit::Usage, "no peer to ask").hint(
+            "add --peer quic://HOST:PORT (or tcp://, grpc://), or give the ticket that `vortex serve` prints; \
+             --protocol leaves out peers of other protocols",
+        ));
+    }
+    if arguments.identity.insecure {
+        trust = Some(Trust::Insecure);
+    } else if let Some(authorities) = arguments.identity.authorities()? {
+        trust = Some(Trust::authorities(authorities));
+    }
+    let trust = trust.ok_or_else(|| {
+        Failure::new(Exit::Usage, "nothing says by which certificate to know the peers").hint(
+            "give the ticket that `vortex serve` prints, name an authority with --ca, or use --insecure with peers \
+             that can't prove who they are",
+        )
+    })?;
+    Ok(Wanted { key, manifest, peers, trust })
+}
+
+/// The first address of a peer's name.
+async fn resolve(name: &str) -> Result<Vec<Peer>, Failure> {
+    let parsed = PeerName::parse(name).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let failed = |error: io::Error| Failure::new(Exit::Network, format!("{name}: {error}"));
+    let mut addresses = tokio::net::lookup_host((parsed.host, parsed.port)).await.map_err(failed)?;
+    Ok(addresses.next().map(|address| Peer { protocol: parsed.protocol, address }).into_iter().collect())
+}
+
+/// What asks the peers. One socket serves all of them over QUIC, as far as they are of one family.
+pub(crate) async fn downloaders(
+    world: &World,
+    trust: &Trust,
+    identity: &IdentityArguments,
+    peers: &[Peer],
+) -> Result<DownloaderFactory, Failure> {
+    let identity = identity.identity(&world.crypto)?;
+    let tls = ClientTls::new(&world.crypto, trust, identity.as_ref())
+        .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let mut dialer =
+        Dialer::new(world.runtime.clone(), world.network.clone(), Deadlines::default(), Arc::new(tls));
+    let quic: Vec<_> = peers.iter().filter(|peer| peer.protocol == Protocol::Quic).collect();
+    if !quic.is_empty() {
+        let local = quic.iter().all(|peer| peer.address.ip().is_loopback());
+        let any: IpAddr = match (quic.iter().all(|peer| peer.address.is_ipv4()), local) {
+            (true, true) => Ipv4Addr::LOCALHOST.into(),
+            (true, false) => Ipv4Addr::UNSPECIFIED.into(),
+            (false, _) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let bind = SocketAddr::new(any, 0);
+        let settings = quic_settings(&Config::default(), bind);
+        let (runtime, network) = (world.runtime.clone(), world.network.clone());
+        let endpoint = QuicEndpoint::bind(runtime, network, bind, settings.clone(), None).await;
+        let endpoint =
+            endpoint.map_err(|error| Failure::new(Exit::Network, format!("no socket for QUIC: {error}")))?;
+        dialer = dialer.with_quic(endpoint, &settings);
+    }
+    Ok(DownloaderFactory::new(&dialer, PoolSettings::default()))
+}
+
+/// The length of the task and of its pieces: from the manifest, from a peer that tells, or found out.
+async fn geometry(
+    downloaders: &DownloaderFactory,
+    wanted: &Wanted,
+    arguments: &Arguments,
+) -> Result<NewTask, Failure> {
+    let with_digest = |task: NewTask| NewTask { digest: arguments.digest.or(task.digest), ..task };
+    if let Some(manifest) = &wanted.manifest {
+        return Ok(with_digest(manifest.task()));
+    }
+    let mut last = None;
+    for peer in &wanted.peers {
+        match describe(downloaders, *peer, wanted.key).await {
+            Ok(Some(task)) => return Ok(with_digest(task)),
+            Ok(None) => {}
+            Err(error) => {
+                last = Some(error);
+                continue;
+            }
+        }
+        match probe(downloaders, *peer, wanted.key, arguments.pieces, arguments.digest).await {
+            Ok(task) => return Ok(with_digest(task)),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(match last {
+        Some(error) => describe_failed(&error),
+        None => Failure::new(Exit::Usage, "no peer to ask"),
+    })
+}
+
+/// The pieces that have the bytes of `range`.
+fn covering(task: &NewTask, range: ByteRange) -> Result<PieceSet, Failure> {
+    let length = task.division.length();
+    if range.last >= length {
+        let message =
+            format!("the file has {length} bytes, so its last byte is {}", length.saturating_sub(1));
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let piece = |byte: u64| u32::try_from(byte / u64::from(task.division.piece_length())).unwrap_or(u32::MAX);
+    Ok((piece(range.first)..=piece(range.last)).collect())
+}
+
+/// Writes the bytes of `range` to `output`, whole or not at all.
+async fn part(store: &DiskStore, task: &NewTask, range: ByteRange, output: &Path) -> Result<(), Failure> {
+    let unfinished = output.with_extension("unfinished");
+    let failed = |error: io::Error| Failure::file(output, &error);
+    let mut file = File::create(&unfinished).map_err(failed)?;
+    for number in covering(task, range)? {
+        let piece = store.piece(task.key.piece(number)).await?;
+        let (begin, end) = (piece.span.offset, piece.span.offset + u64::from(piece.span.length));
+        let (mut at, to) = (range.first.max(begin) - begin, (range.last + 1).min(end) - begin);
+        while at < to {
+            let bytes =
+                piece.content.read(at, usize::try_from(to - at).unwrap_or(usize::MAX).min(1 << 20)).await?;
+            io::Write::write_all(&mut file, &bytes).map_err(failed)?;
+            at += bytes.len() as u64;
+        }
+    }
+    file.sync_all().and_then(|()| fs::rename(&unfinished, output)).map_err(failed)
+}
+
+/// Where the pieces are until the file is whole: a directory beside it.
+struct Staging {
+    dir: PathBuf,
+}
+
+impl Staging {
+    fn new(output: &Path) -> Result<Self, Failure> {
+        let name = output.file_name().ok_or_else(|| {
+            Failure::new(Exit::Usage, format!("{}: expected the name of a file", output.display()))
+        })?;
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(".vortex");
+        Ok(Self { dir: output.with_file_name(hidden) })
+    }
+
+    fn remove(self) {
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            tracing::warn!("{}: {error}: remove it by hand", self.dir.display());
+        }
+    }
+}
+
+/// The digest of a file as it is on the disk now.
+pub(crate) async fn sha256(world: &World, path: &Path) -> Result<String, Failure> {
+    let path = path.to_owned();
+    let hash = world.runtime.blocking(move || {
+        let mut file = File::open(&path).map_err(|error| Failure::file(&path, &error))?;
+        let mut hasher = vortex_p2p::wire::Hasher::new(vortex_p2p::wire::Algorithm::Sha256);
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer).map_err(|error| Failure::file(&path, &error))? {
+                0 => break,
+                count => hasher.update(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+        Ok(hasher.finish().to_string())
+    });
+    hash.await.map_err(|error| Failure::new(Exit::Other, error.to_string()))?
+}
+
+fn done(progress: &Progress, report: &Report, sha256: String, output: &Path) {
+    let seconds = report.elapsed.as_secs_f64();
+    progress.line(&Line::Done {
+        bytes: report.bytes,
+        seconds,
+        resumed: report.resumed,
+        peers: PeerShare::of(&report.peers),
+        sha256: sha256.trim_start_matches("sha256:").to_owned(),
+        output: output.display().to_string(),
+    });
+    let fetched = report.bytes - report.resumed;
+    let rate = if seconds > 0.0 { (fetched as f64 / seconds) as u64 } else { fetched };
+    progress.say(&format!(
+        "{}: {} in {seconds:.2} s, {} a second, every piece verified\n{}{sha256}",
+        output.display(),
+        size(report.bytes),
+        size(rate),
+        shares(&report.peers),
+    ));
+    if report.unverified > 0 {
+        progress
+            .say(&format!("{} pieces could not be verified: their peers sent no digest", report.unverified));
+    }
+}
+
+fn export_failed(arguments: &Arguments, error: ExportError) -> Failure {
+    match error {
+        ExportError::WrongDigest { .. } => Failure::new(Exit::Corrupt, error.to_string()).hint(
+            "every piece was what its peer said, and the whole is not: ask other peers, or use a manifest",
+        ),
+        ExportError::Target(error) => Failure::file(&arguments.output, &error),
+        ExportError::Store(error) => error.into(),
+        ExportError::Incomplete { .. } => Failure::new(Exit::Unfinished, error.to_string()),
+    }
+}
+
+fn describe_failed(error: &DescribeError) -> Failure {
+    let exit = match error.download_error() {
+        Some(DownloadError::Connect(ConnectError::Refused(_) | ConnectError::Limit)) => Exit::Refused,
+        Some(
+            DownloadError::Connect(ConnectError::TimedOut(_))
+            | DownloadError::Request(RequestError::TimedOut(_)),
+        ) => Exit::TimedOut,
+        Some(DownloadError::Request(RequestError::Failed(Refused::Refused {
+            code: ErrorCode::NotFound,
+            ..
+        }))) => Exit::NotFound,
+        Some(DownloadError::Request(RequestError::Failed(Refused::Rejected(_)))) | None => Exit::Corrupt,
+        Some(_) => Exit::Network,
+    };
+    Failure::new(exit, error.to_string()).hint(match exit {
+        Exit::NotFound => "check the task id and --kind, or ask another peer",
+        Exit::Refused => {
+            "check --ca, --cert and --key, or the ticket; deployed Dragonfly peers need --insecure"
+        }
+        _ => "check the address and that the peer runs; where UDP is blocked, add a tcp:// peer",
+    })
+}
+
+/// Why a transfer could not go on, and what to do.
+async fn explain(store: &DiskStore, key: TaskKey, error: TransferError) -> Failure {
+    let message = error.to_string();
+    let peers = match error {
+        TransferError::Stuck { peers, .. } => peers,
+        TransferError::Store(error) => return error.into(),
+        TransferError::NoPeers => return Failure::new(Exit::Usage, message),
+    };
+    let begun = matches!(store.task(key).await, Ok(Some(task)) if task.held > 0);
+    let verdicts: Vec<_> =
+        peers.iter().filter_map(|peer| peer.last.as_ref().map(|(verdict, _)| *verdict)).collect();
+    let all = |verdict| !verdicts.is_empty() && verdicts.iter().all(|it| *it == verdict);
+    let exit = if verdicts.contains(&Verdict::Lied) {
+        Exit::Corrupt
+    } else if all(Verdict::Lacks) {
+        Exit::NotFound
+    } else if all(Verdict::Refused) {
+        Exit::Refused
+    } else if begun {
+        Exit::Unfinished
+    } else if verdicts.contains(&Verdict::TimedOut) {
+        Exit::TimedOut
+    } else {
+        Exit::Network
+    };
+    let hint = if begun {
+        "what has arrived is kept: the same command goes on from there, and may name more peers"
+    } else {
+        "check that the peers run and have the task, or name others with --peer"
+    };
+    Failure::new(exit, message).hint(hint)
+}
+
+impl From<TransferError> for Failure {
+    fn from(error: TransferError) -> Self {
+        match error {
+            TransferError::Store(error) => error.into(),
+            other => Self::new(Exit::Network, other.to_string()),
+        }
+    }
+}
