@@ -8,6 +8,8 @@
     reason = "a test that fails says where"
 )]
 
+#[cfg(feature = "cli")]
+mod bench;
 mod book;
 mod committed;
 #[cfg(feature = "config")]

@@ -1,6 +1,6 @@
 //! What the command line takes. Help, completions and the man page come from these definitions.
 
-use crate::{config, conformance, decode, demo, exit::Exit, get, import, serve};
+use crate::{bench, config, conformance, decode, demo, exit::Exit, get, import, serve};
 use clap::{Args, Parser, Subcommand};
 
 /// Moves large files between peers in pieces, over QUIC and TCP.
@@ -31,6 +31,13 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     Get(get::Arguments),
     Config(config::Arguments),
+    Bench(bench::Arguments),
+    /// One of the two processes of a transfer that `bench` measures
+    #[command(hide = true)]
+    BenchWorker {
+        /// What to do, as JSON
+        job: String,
+    },
     Decode(decode::Arguments),
     Conformance(Box<conformance::Arguments>),
     /// Print a completion script for a shell

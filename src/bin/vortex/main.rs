@@ -1,5 +1,6 @@
 //! The `vortex` command: a thin dispatcher, one file a subcommand.
 
+mod bench;
 mod cli;
 mod config;
 mod conformance;
@@ -34,6 +35,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Import(arguments) => import::run(arguments, &cli.output),
         Command::Serve(arguments) => serve::run(arguments, &cli.output),
         Command::Config(arguments) => config::run(arguments, &cli.output),
+        Command::Bench(arguments) => bench::run(arguments, &cli.output),
+        Command::BenchWorker { job } => bench::run_worker(job),
         Command::Decode(arguments) => decode::run(arguments, &cli.output),
         Command::Conformance(arguments) => conformance::run(arguments, &cli.output),
         Command::Completions { shell } => {

@@ -1,0 +1,58 @@
+//! `vortex bench` measures what it says it measures. How fast anything is, no test says.
+
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::process::Command;
+
+fn bench(arguments: &[&str]) -> Vec<Value> {
+    let output = Command::new(env!("CARGO_BIN_EXE_vortex"))
+        .args(["bench", "--json", "--size", "1MiB", "--rounds", "2"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn each_round_has_every_side_and_what_it_is_compared_with() {
+    for source in ["file", "memory"] {
+        let target = if source == "file" { "discard" } else { "file" };
+        let events = bench(&[
+            "--against",
+            "raw-quic",
+            "--piece-length",
+            "64KiB,1MiB",
+            "--source",
+            source,
+            "--target",
+            target,
+        ]);
+        let of = |event| events.iter().filter(move |value| value["event"] == event);
+        let runs: Vec<_> = of("run").map(|run| (run["round"].as_u64(), run["side"].as_str())).collect();
+        let round = |round| [(Some(round), Some("quic")), (Some(round), Some("raw-quic"))];
+        assert_eq!(
+            runs,
+            [round(1), round(2), round(1), round(2)].concat(),
+            "interleaved, for each piece length"
+        );
+        for run in of("run") {
+            for positive in ["mb_per_second", "server_cpu_per_gib", "client_cpu_per_gib", "client_peak_mib"] {
+                assert!(run[positive].as_f64().unwrap() > 0.0, "{positive} of {run}");
+            }
+        }
+        let lengths: BTreeSet<_> = of("side").map(|side| side["piece_length"].as_u64()).collect();
+        assert_eq!(lengths, BTreeSet::from([Some(64 << 10), Some(1 << 20)]));
+        let ratios: Vec<_> = of("ratio").map(|r| (r["side"].as_str(), r["against"].as_str())).collect();
+        assert_eq!(ratios, [(Some("quic"), Some("raw-quic")); 2]);
+    }
+}
+
+#[test]
+fn idle_connections_are_open_beside_the_transfer() {
+    let events = bench(&["--against", "tcp", "--idle", "20"]);
+    let sides: Vec<_> = events.iter().filter(|event| event["event"] == "side").collect();
+    assert_eq!(sides.len(), 2);
+    assert!(sides.iter().all(|side| side["idle_kib"]["median"].is_number()));
+}
