@@ -11,6 +11,8 @@
 #[cfg(feature = "cli")]
 mod bench;
 mod book;
+#[cfg(feature = "cli")]
+mod cli;
 mod committed;
 #[cfg(feature = "config")]
 mod config;
@@ -34,6 +36,8 @@ mod spec;
 #[cfg(feature = "peer")]
 mod store;
 mod traceability;
+#[cfg(all(feature = "quic", feature = "tcp"))]
+mod transfer;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod transport;
 mod vectors;

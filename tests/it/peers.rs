@@ -17,14 +17,14 @@ const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 
 /// A server on loopback, and what a client needs to reach it.
 pub(crate) struct Served {
-    runtime: SharedRuntime,
-    network: Arc<dyn Network>,
-    store: MemoryStore,
-    server: StorageServer,
-    quic: SocketAddr,
-    tcp: SocketAddr,
-    endpoint: QuicEndpoint,
-    dialer: quic::QuicClient,
+    pub(crate) runtime: SharedRuntime,
+    pub(crate) network: Arc<dyn Network>,
+    pub(crate) store: MemoryStore,
+    pub(crate) server: StorageServer,
+    pub(crate) quic: SocketAddr,
+    pub(crate) tcp: SocketAddr,
+    pub(crate) endpoint: QuicEndpoint,
+    pub(crate) dialer: quic::QuicClient,
 }
 
 impl Served {

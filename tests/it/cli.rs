@@ -1,0 +1,231 @@
+//! The command: what scripts rely on.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn vortex() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vortex"));
+    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    vortex().args(arguments).output().unwrap()
+}
+
+/// The last line of stdout, which is one JSON object.
+fn last_object(output: &Output) -> serde_json::Value {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let last = text.lines().last().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    serde_json::from_str(last).unwrap()
+}
+
+/// `vortex serve`, ended when dropped.
+struct Serving {
+    child: Child,
+    ready: serde_json::Value,
+}
+
+impl Serving {
+    fn new(arguments: &[&str]) -> Self {
+        let mut child = vortex()
+            .arg("serve")
+            .args(["--quic", "127.0.0.1:0", "--tcp", "127.0.0.1:0"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready = line.strip_prefix("READY ").unwrap_or_else(|| panic!("{line}"));
+        Self { child, ready: serde_json::from_str(ready).unwrap() }
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.ready[key].as_str().unwrap()
+    }
+
+    fn peer(&self, protocol: &str) -> String {
+        format!("{protocol}://{}", self.text(protocol))
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn file(directory: &Path, name: &str, length: usize) -> String {
+    let path = directory.join(name);
+    std::fs::write(&path, (0..length).map(|at| (at * 7 + at / 253) as u8).collect::<Vec<_>>()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_file_goes_from_import_over_serve_to_get() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    for (length, kind) in [(0, "piece"), (1, "persistent"), (65_536, "persistent-cache"), (65_537, "cache")] {
+        let source = file(directory.path(), "source", length);
+        let (store, manifest, out) = (path("store"), path("task.json"), path("out"));
+        let imported = run(&[
+            "import",
+            &source,
+            "--dir",
+            &store,
+            "--kind",
+            kind,
+            "--piece-length",
+            "64KiB",
+            "--manifest",
+            &manifest,
+            "--json",
+        ]);
+        let imported = last_object(&imported);
+        assert_eq!((&imported["kind"], &imported["length"]), (&kind.into(), &length.into()));
+        let task = imported["task"].as_str().unwrap();
+
+        let pinned = Serving::new(&["--dir", &store]);
+        let ticket = pinned.ready["tasks"].as_array().unwrap().iter().find(|it| it["task"] == task).unwrap();
+        let ticket = ticket["ticket"].as_str().unwrap().to_owned();
+        for protocol in ["auto", "quic", "tcp"] {
+            let got = run(&["get", &ticket, "-o", &out, "--protocol", protocol, "--json"]);
+            let done = last_object(&got);
+            assert_eq!((&done["event"], &done["bytes"]), (&"done".into(), &length.into()), "{done}");
+            // The id of an imported task is the digest of its file.
+            assert_eq!(done["sha256"], task);
+            assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&source).unwrap());
+        }
+        drop(pinned);
+
+        let insecure = Serving::new(&["--dir", &store, "--insecure"]);
+        for protocol in ["quic", "tcp"] {
+            for what in [task, &manifest] {
+                let peer = insecure.peer(protocol);
+                let got = run(&["get", what, "--peer", &peer, "--kind", kind, "-o", &out, "--insecure"]);
+                assert_eq!(got.status.code(), Some(0), "{}", String::from_utf8_lossy(&got.stderr));
+                assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&source).unwrap());
+            }
+        }
+        drop(insecure);
+        let left = std::fs::read_dir(directory.path()).unwrap().map(|it| it.unwrap().file_name());
+        let left: Vec<_> = left.filter(|name| name.to_str().unwrap().starts_with('.')).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+fn exit_codes_say_what_went_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let source = file(directory.path(), "source", 1000);
+    let (store, out) = (path("store"), path("out"));
+    let serving = Serving::new(&[&source, "--dir", &store, "--insecure"]);
+    let pinned_store = path("pinned");
+    let pinned = Serving::new(&[&source, "--dir", &pinned_store]);
+    let (peer, task, nobodys) = (serving.peer("quic"), serving.text("task"), "0".repeat(64));
+    // The right server, and the fingerprint of another.
+    let wrong = {
+        let other = path("other");
+        let other = Serving::new(&[&source, "--dir", &other]);
+        let pin = other.text("ticket").split('/').nth(3).unwrap().to_owned();
+        let mut parts: Vec<_> = pinned.text("ticket").split('/').map(str::to_owned).collect();
+        parts[3] = pin;
+        parts.join("/")
+    };
+    let zeros = format!("sha256:{}", "0".repeat(64));
+    let (missing, fresh) = (path("missing"), path("fresh"));
+    for (code, name, arguments) in [
+        (2, "usage", vec!["get", "not-a-task", "-o", &out, "--json"]),
+        (2, "usage", vec!["get", task, "-o", &out, "--json"]),
+        (2, "usage", vec!["get", task, "--peer", &peer, "-o", &out, "--json"]),
+        (3, "not-found", vec!["get", &nobodys, "--peer", &peer, "-o", &out, "--insecure", "--json"]),
+        (3, "not-found", vec!["import", &missing, "--dir", &fresh, "--json"]),
+        (4, "refused", vec!["get", &wrong, "-o", &out, "--json"]),
+        (
+            5,
+            "corrupt",
+            vec!["get", task, "--peer", &peer, "-o", &out, "--insecure", "--digest", &zeros, "--json"],
+        ),
+        (6, "network", vec!["get", task, "--peer", "tcp://127.0.0.1:1", "-o", &out, "--insecure", "--json"]),
+    ] {
+        let output = run(&arguments);
+        let object = last_object(&output);
+        assert_eq!(
+            (output.status.code(), &object["code"]),
+            (Some(code), &name.into()),
+            "{arguments:?}: {object}"
+        );
+        assert!(!Path::new(&out).exists(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_range_is_fetched_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let source = file(directory.path(), "source", 200_000);
+    let (store, out) = (path("store"), path("out"));
+    let serving = Serving::new(&[&source, "--dir", &store, "--piece-length", "64KiB"]);
+    let got = run(&["get", serving.text("ticket"), "-o", &out, "--range", "65530-65545", "--json"]);
+    assert_eq!(last_object(&got)["bytes"], 131_072);
+    assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&source).unwrap()[65_530..=65_545]);
+    let beyond = run(&["get", serving.text("ticket"), "-o", &out, "--range", "0-200000", "--json"]);
+    assert_eq!(beyond.status.code(), Some(2));
+}
+
+#[test]
+fn killed_at_any_moment_get_goes_on_where_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let source = file(directory.path(), "source", 4 << 20);
+    let (store, out) = (path("store"), path("out"));
+    let serving = Serving::new(&[&source, "--dir", &store, "--piece-length", "64KiB"]);
+    // Each process is killed after it has told of some pieces, so that each makes progress and none finishes by luck.
+    let mut verified = std::collections::BTreeSet::new();
+    for kill_after in [1, 2, 3, 5, 8, 1, 4, 7, 2, 6] {
+        let arguments = ["get", serving.text("ticket"), "-o", &out, "--limit", "20MiB", "--json"];
+        let mut child =
+            vortex().args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let events = lines.map(|line| serde_json::from_str::<serde_json::Value>(&line).unwrap());
+        let pieces = events.filter(|event| event["event"] == "piece").take(kill_after);
+        for piece in pieces {
+            let number = piece["piece"].as_u64().unwrap();
+            assert!(verified.insert(number), "piece {number} was here already");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!Path::new(&out).exists());
+    }
+    let got = run(&["get", serving.text("ticket"), "-o", &out, "--json"]);
+    let done = last_object(&got);
+    assert!(done["resumed"].as_u64().unwrap() >= verified.len() as u64 * 65_536, "{done}");
+    assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&source).unwrap());
+}
+
+#[test]
+fn the_demo_loses_a_peer_and_no_byte() {
+    let output = run(&["demo", "--json"]);
+    let verdict = last_object(&output);
+    assert_eq!((&verdict["event"], &verdict["identical"]), (&"verdict".into(), &true.into()));
+    assert_eq!(verdict["peers"].as_array().unwrap().len(), 3);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.lines().any(|line| line.contains("\"event\":\"peer\"") && line.contains("gone")), "{text}");
+}
+
+#[test]
+fn a_configuration_is_checked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dfdaemon.yaml");
+    std::fs::write(&path, "storage:\n  server:\n    quicPrt: 1\n").unwrap();
+    let checked = run(&["config", "check", path.to_str().unwrap(), "--json"]);
+    assert_eq!(checked.status.code(), Some(2));
+    let first = String::from_utf8(checked.stdout).unwrap();
+    let first: serde_json::Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["line"], &first["suggestion"]), (&3.into(), &"quicPort".into()));
+}
