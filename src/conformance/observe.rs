@@ -19,6 +19,7 @@ pub(super) struct Parameters(BTreeMap<u64, Vec<u8>>);
 impl Parameters {
     pub(super) const MAX_IDLE_TIMEOUT: u64 = 0x01;
     pub(super) const INITIAL_MAX_DATA: u64 = 0x04;
+    pub(super) const INITIAL_MAX_STREAM_DATA_BIDI_LOCAL: u64 = 0x05;
     pub(super) const INITIAL_MAX_STREAM_DATA_BIDI_REMOTE: u64 = 0x06;
     pub(super) const INITIAL_MAX_STREAMS_BIDI: u64 = 0x08;
     pub(super) const INITIAL_MAX_STREAMS_UNI: u64 = 0x09;
@@ -82,7 +83,6 @@ impl<C: ClientConfig + 'static> ClientConfig for ObservingClient<C> {
     }
 }
 
-#[expect(dead_code, reason = "for the client mode")]
 /// A server's TLS; a connection's `handshake_data` is a [`Hello`].
 pub(super) struct ObservingServer<C>(pub(super) Arc<C>);
 
@@ -99,7 +99,6 @@ impl<C: ServerConfig + 'static> ServerConfig for ObservingServer<C> {
     }
 }
 
-#[expect(dead_code, reason = "for the client mode")]
 /// What a client said in its handshake.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Hello {

@@ -21,7 +21,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use world::{Capped, WallClock, endpoint_config, token_key};
+#[cfg(feature = "conformance")]
+pub(crate) use world::token_key;
+#[cfg(not(feature = "conformance"))]
+use world::token_key;
+use world::{Capped, WallClock, endpoint_config};
 
 /// The default UDP port of a server.
 pub const PORT: u16 = 4006;

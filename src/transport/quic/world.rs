@@ -80,7 +80,7 @@ pub(super) fn initial_id(runtime: SharedRuntime) -> Arc<dyn Fn() -> ConnectionId
 }
 
 /// The key that seals tokens for address validation.
-pub(super) fn token_key(runtime: &SharedRuntime) -> Arc<ring::hkdf::Prk> {
+pub(crate) fn token_key(runtime: &SharedRuntime) -> Arc<ring::hkdf::Prk> {
     Arc::new(ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(&random::<64>(runtime)))
 }
 

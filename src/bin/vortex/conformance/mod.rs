@@ -1,5 +1,6 @@
 //! `vortex conformance`: the specification's cases against any server or client.
 
+mod client;
 mod server;
 
 use crate::cli::Output;
@@ -28,12 +29,14 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Mode {
-    Server(server::Arguments),
+    Server(Box<server::Arguments>),
+    Client(client::Arguments),
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<Exit, Failure> {
     match &arguments.mode {
         Mode::Server(arguments) => server::run(arguments, output),
+        Mode::Client(arguments) => client::run(arguments, output),
     }
 }
 
