@@ -124,6 +124,7 @@ impl<'a> Metadata<'a> {
     }
 
     /// Reads a value, in the order of the specification's decoding table.
+    #[inline]
     pub(super) fn decode(value: &'a [u8]) -> Result<Self, DecodeError> {
         let mut rest = Fields(value);
         let metadata_length = rest.u32("metadata length")?;
@@ -162,6 +163,7 @@ fn text<const MAX: usize>(text: Bounded<'_, MAX>) -> (&[u8], u32) {
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
+    #[inline]
     fn take<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
         let (bytes, rest) = self.0.split_first_chunk().ok_or(DecodeError::BadMetadata { field })?;
         self.0 = rest;
@@ -181,6 +183,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A length and as many bytes of text: present, then short enough, then UTF-8.
+    #[inline]
     fn text<const MAX: usize>(&mut self, field: &'static str) -> Result<Bounded<'a, MAX>, DecodeError> {
         let length = self.u32(field)?;
         let parts = usize::try_from(length).ok().and_then(|length| self.0.split_at_checked(length));
@@ -189,7 +192,7 @@ impl<'a> Fields<'a> {
         if bytes.len() > MAX {
             return Err(DecodeError::FieldTooLong { field, length, limit: MAX });
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8 { field })?;
+        let text = super::text::utf8(bytes).ok_or(DecodeError::NotUtf8 { field })?;
         self.0 = rest;
         Ok(Bounded::cut(text))
     }

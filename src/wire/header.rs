@@ -21,6 +21,7 @@ pub struct Header {
 impl Header {
     /// Reads a header. Any six bytes are one; whether its Length is acceptable is for [`Header::check`] to say.
     #[must_use]
+    #[inline]
     pub fn decode(bytes: [u8; limits::HEADER_LEN]) -> Self {
         //= VTX-FRM-008
         let [id, tag, length @ ..] = bytes;
@@ -29,6 +30,7 @@ impl Header {
 
     /// Writes a header.
     #[must_use]
+    #[inline]
     pub fn encode(self) -> [u8; limits::HEADER_LEN] {
         //= VTX-FRM-002
         //= VTX-FRM-003
@@ -40,6 +42,7 @@ impl Header {
     ///
     /// # Errors
     /// [`DecodeError::TooLong`], or [`DecodeError::BadLength`] where only this tag does not allow it.
+    #[inline]
     pub fn check(&self) -> Result<(), DecodeError> {
         let (tag, length) = (self.tag, self.length);
         //= VTX-FRM-011

@@ -33,16 +33,9 @@ impl<'a> Packet<'a> {
     ///
     /// # Errors
     /// [`DecodeError`]: the first check of the specification's decoding table that fails.
+    #[inline]
     pub fn decode(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), DecodeError> {
-        //= VTX-FRM-010
-        let truncated = |need| DecodeError::Truncated { have: bytes.len(), need };
-        let (header, rest) = bytes.split_first_chunk().ok_or_else(|| truncated(limits::HEADER_LEN))?;
-        let header = Header::decode(*header);
-        header.check()?;
-        //= VTX-FRM-014
-        let length = header.length as usize;
-        let (value, rest) =
-            rest.split_at_checked(length).ok_or_else(|| truncated(limits::HEADER_LEN + length))?;
+        let (header, value, rest) = split(bytes)?;
         Ok((Self { id: header.id, message: Message::decode(header.tag, value)? }, rest))
     }
 
@@ -50,18 +43,22 @@ impl<'a> Packet<'a> {
     ///
     /// # Errors
     /// As [`Packet::decode`]; [`DecodeError::TrailingBytes`] when anything follows the packet.
+    #[inline]
     pub fn decode_exact(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        match Self::decode(bytes)? {
-            (packet, []) => Ok(packet),
-            //= VTX-FRM-015
-            (_, rest) => Err(DecodeError::TrailingBytes { count: rest.len() }),
+        let (header, value, rest) = split(bytes)?;
+        let message = Message::decode(header.tag, value)?;
+        //= VTX-FRM-015
+        if !rest.is_empty() {
+            return Err(DecodeError::TrailingBytes { count: rest.len() });
         }
+        Ok(Self { id: header.id, message })
     }
 
     /// Appends the packet to `out`: at most [`limits::MAX_PACKET_LEN`] bytes.
     ///
     /// What a value holds beyond its known fields (bytes appended to metadata, the value of a Close) is not kept when
     /// a packet is decoded, and so is not written.
+    #[inline]
     pub fn encode(&self, out: &mut impl BufMut) {
         //= VTX-FRM-001
         let id = self.id;
@@ -81,6 +78,21 @@ impl<'a> Packet<'a> {
     }
 }
 
+/// Header and value of the packet at the front of `bytes`, and what follows it.
+#[inline]
+fn split(bytes: &[u8]) -> Result<(Header, &[u8], &[u8]), DecodeError> {
+    //= VTX-FRM-010
+    let truncated = |need| DecodeError::Truncated { have: bytes.len(), need };
+    let (header, rest) = bytes.split_first_chunk().ok_or_else(|| truncated(limits::HEADER_LEN))?;
+    let header = Header::decode(*header);
+    header.check()?;
+    //= VTX-FRM-014
+    let length = header.length as usize;
+    let (value, rest) =
+        rest.split_at_checked(length).ok_or_else(|| truncated(limits::HEADER_LEN + length))?;
+    Ok((header, value, rest))
+}
+
 impl<'a> Message<'a> {
     /// Its tag.
     #[must_use]
@@ -95,6 +107,7 @@ impl<'a> Message<'a> {
     }
 
     /// Reads the value of a packet with this tag, whose header was checked.
+    #[inline]
     pub(super) fn decode(tag: Tag, value: &'a [u8]) -> Result<Self, DecodeError> {
         Ok(match tag {
             Tag::Download(kind) => Self::Download(Download::decode(kind, value)?),

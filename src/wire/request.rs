@@ -24,6 +24,7 @@ impl Download {
 
     /// The whole packet, with `id` as its packet id.
     #[must_use]
+    #[inline]
     pub fn encode(&self, id: u8) -> [u8; Self::PACKET_LEN] {
         //= VTX-REQ-001
         let header = Header { id, tag: Tag::Download(self.kind), length: limits::DOWNLOAD_LEN };
@@ -37,6 +38,7 @@ impl Download {
     }
 
     /// Reads a value. Its Length was checked with the header.
+    #[inline]
     pub(super) fn decode(kind: PieceKind, value: &[u8]) -> Result<Self, DecodeError> {
         let split = value.split_first_chunk::<{ TaskId::LEN }>();
         let parts = split.and_then(|(task_id, rest)| Some((task_id, <[u8; 4]>::try_from(rest).ok()?)));
@@ -44,10 +46,12 @@ impl Download {
             let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
             return Err(DecodeError::BadLength { tag: Tag::Download(kind), length });
         };
-        let task_id = TaskId::from_bytes(task_id).map_err(|bad| match bad {
-            BadTaskId::Byte { at, byte } => DecodeError::BadTaskId { at, byte },
-            BadTaskId::Length { .. } => DecodeError::BadTaskId { at: 0, byte: 0 },
-        })?;
+        // Not `map_err`: it would move the 64 bytes once more.
+        let task_id = match TaskId::from_bytes(task_id) {
+            Ok(task_id) => task_id,
+            Err(BadTaskId::Byte { at, byte }) => return Err(DecodeError::BadTaskId { at, byte }),
+            Err(BadTaskId::Length { .. }) => return Err(DecodeError::BadTaskId { at: 0, byte: 0 }),
+        };
         //= VTX-REQ-004
         Ok(Self { kind, task_id, number: u32::from_be_bytes(number) })
     }

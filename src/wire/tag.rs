@@ -97,6 +97,7 @@ impl ReservedTag {
 }
 
 impl From<u8> for Tag {
+    #[inline]
     fn from(tag: u8) -> Self {
         //= VTX-TAG-001
         match tag {
@@ -116,6 +117,7 @@ impl From<u8> for Tag {
 }
 
 impl From<Tag> for u8 {
+    #[inline]
     fn from(tag: Tag) -> Self {
         match tag {
             Tag::Download(kind) => kind.download_tag(),

@@ -35,12 +35,24 @@ impl TaskId {
     ///
     /// # Errors
     /// [`BadTaskId::Byte`] for the first byte that is not one of `0`-`9`, `a`-`f`.
+    #[inline]
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Result<Self, BadTaskId> {
-        //= VTX-REQ-003
-        match (0u8..).zip(bytes).find(|(_, byte)| !matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            Some((at, byte)) => Err(BadTaskId::Byte { at, byte: *byte }),
+        match Self::bad_byte(bytes) {
             None => Ok(Self(*bytes)),
+            Some((at, byte)) => Err(BadTaskId::Byte { at, byte }),
         }
+    }
+
+    /// The first byte that is no lower-case hexadecimal digit, and where it is.
+    #[inline]
+    pub(super) fn bad_byte(bytes: &[u8; Self::LEN]) -> Option<(u8, u8)> {
+        //= VTX-REQ-003
+        let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        // Without an early end the compiler compares many bytes at a time; which byte it was is looked for afterwards.
+        if bytes.iter().fold(true, |all, byte| all & is_digit(byte)) {
+            return None;
+        }
+        (0u8..).zip(bytes).find(|(_, byte)| !is_digit(byte)).map(|(at, byte)| (at, *byte))
     }
 
     /// The task id that a SHA-256 gives.
