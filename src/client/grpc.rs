@@ -6,7 +6,7 @@ use crate::grpc::{self, Code, MessageReader, PieceRequest, PieceResponse, Status
 use crate::runtime::{BoxFuture, SharedRuntime};
 use crate::session::{Ask, ClientEvent, ClientRequest, Deadlines, Failure, Piece, Rejection};
 use crate::transport::ByteStream;
-use crate::wire::{Bounded, DecodeError, Metadata, PieceLength, TooLong, TrafficType};
+use crate::wire::{Bounded, DecodeError, Metadata, PieceLength, TooLong, TrafficType, limits};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
@@ -40,6 +40,7 @@ pub struct GrpcClient {
     requests: SendRequest<Bytes>,
     peer: SocketAddr,
     closed: Arc<AtomicBool>,
+    host_id: Arc<str>,
     runtime: SharedRuntime,
     deadlines: Deadlines,
 }
@@ -74,7 +75,14 @@ impl GrpcClient {
             }
             closing.store(true, Ordering::Release);
         }));
-        Ok(Self { requests, peer, closed, runtime, deadlines })
+        Ok(Self { requests, peer, closed, host_id: "".into(), runtime, deadlines })
+    }
+
+    /// Names this host to the peer, by at most 1,024 bytes; without it requests name none. Deployed peers log it.
+    #[must_use]
+    pub fn with_host_id(mut self, host_id: &str) -> Self {
+        self.host_id = Bounded::<{ limits::MAX_PARENT_ID_LEN }>::cut(host_id).as_str().into();
+        self
     }
 
     /// Whether the connection has ended: then no request can follow. Where the peer has only announced the end, requests
@@ -117,7 +125,7 @@ impl GrpcClient {
         request.headers_mut().insert(header::CONTENT_TYPE, grpc::CONTENT_TYPE);
         request.headers_mut().insert(header::TE, http::HeaderValue::from_static("trailers"));
         let message = PieceRequest {
-            host_id: String::new(),
+            host_id: self.host_id.to_string(),
             task_id: ask.download.task_id.to_string(),
             piece_number: ask.download.number,
         };

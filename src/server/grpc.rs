@@ -13,7 +13,7 @@ use crate::wire::{Download, PieceKind, TaskId, TrafficType};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use prost::Message;
 use std::io;
@@ -197,11 +197,8 @@ async fn answer(
     let mut sink = GrpcSink { shared, send };
     let status = match found(stored).send(&mut sink).await {
         Ok(()) => Status::OK,
-        Err(BrokenOff::Gone) => return Ok(()),
-        Err(BrokenOff::Late) => {
-            sink.send.send_reset(Reason::CANCEL);
-            return Ok(());
-        }
+        // A stream that is dropped before its end is reset by h2, as cancelled.
+        Err(BrokenOff::Gone | BrokenOff::Late) => return Ok(()),
         Err(BrokenOff::Store) => Status::new(Code::Internal, "the store failed within the answer"),
         Err(BrokenOff::Corrupt) => {
             shared.quarantine(download).await;

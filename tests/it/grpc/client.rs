@@ -104,6 +104,20 @@ async fn pieces_of_every_kind_and_size_are_received_and_verified() {
 }
 
 #[tokio::test]
+async fn a_client_may_name_its_host() {
+    let content = content(9);
+    // What is too long for the field is cut between two characters.
+    for (host, sent) in [("host-1", "host-1".to_owned()), (&"é".repeat(600), "é".repeat(512))] {
+        let request = Builder::default().bytes(1, &sent).bytes(2, "ab".repeat(32)).number(3, NUMBER.into());
+        let address = serve(PATHS[0].1, frame(&request.build()), ok(good(&content))).await;
+        let stream = TokioNetwork::default().connect(address).await.unwrap();
+        let client = GrpcClient::new(stream, address, runtime(), Deadlines::default()).await.unwrap();
+        let mut answer = client.with_host_id(host).request(ask(PieceKind::Piece)).await.unwrap();
+        assert_eq!(answer.collect().await.unwrap(), content);
+    }
+}
+
+#[tokio::test]
 async fn requests_share_a_connection() {
     let content = content(200_000);
     let client = connect(0, ok(good(&content)), Deadlines::default()).await;

@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use vortex_p2p::server::{ServerLimits, ServerSettings};
 use vortex_p2p::session::Deadlines;
-use vortex_p2p::store::PieceStore;
-use vortex_p2p::wire::{Algorithm, Digest, PieceKind};
+use vortex_p2p::store::{NewTask, ParentId, PieceStore, Provenance, TaskKey};
+use vortex_p2p::wire::{Algorithm, Digest, Division, PieceKind, PieceLength, TaskId};
 
 /// The method that most tests call.
 const PATH: &str = PATHS[0].1;
@@ -118,6 +118,33 @@ async fn a_store_that_fails_is_an_internal_error() {
     assert_eq!(got.status(), "13");
 }
 
+#[tokio::test]
+async fn a_piece_that_turns_out_damaged_ends_in_an_error_and_is_not_served_again() {
+    let served = Served::new(ServerSettings::default(), None).await;
+    let requests = connect(served.address).await;
+    let key = TaskKey { kind: PieceKind::Piece, id: TaskId::from_sha256([1; 32]) };
+    let stored = content(1 << 20);
+    let division = Division::new(1 << 20, PieceLength::try_from(1 << 20).unwrap()).unwrap();
+    served.store.create(NewTask { key, division, digest: None }).await.unwrap();
+    let mut writer = served.store.writer(key.piece(0)).await.unwrap();
+    writer.write(stored.clone()).await.unwrap();
+    let provenance = Provenance {
+        digest: Digest::of(Algorithm::Crc32, b"what was received"),
+        parent_id: ParentId::new("parent"),
+        cost: 1,
+        created_at: 2,
+    };
+    writer.commit(provenance).await.unwrap();
+
+    let body = request(&key.id.to_string(), 0);
+    let got = call(&requests, PATH, &body).await;
+    assert_eq!((got.http, got.status()), (200, "13"));
+    let announced = u32::from_be_bytes(got.body[1..5].try_into().unwrap()) as usize;
+    assert!(got.body.len() < 5 + announced, "the message must not be complete");
+    let got = call(&requests, PATH, &body).await;
+    assert!(got.body.is_empty() && got.status() == "13");
+}
+
 /// Longer than what a raw client grants without reading: an answer stays under way.
 const LONG: usize = 4 << 20;
 
@@ -197,7 +224,8 @@ async fn an_idle_connection_is_closed_in_order() {
     let stream = TcpStream::connect(served.address).await.unwrap();
     let (requests, connection) = h2::client::handshake(stream).await.unwrap();
     connection.await.unwrap();
-    drop(requests);
+    let end = requests.ready().await.expect_err("the connection has ended");
+    assert!(end.is_go_away(), "{end:?}");
 }
 
 #[tokio::test]
@@ -221,6 +249,17 @@ async fn a_shutdown_lets_answers_end_and_takes_no_calls() {
     assert!(bytes(&fields(&bytes(&fields(unframe(&got.body)), 1)), 6) == whole);
     shutdown.await.unwrap();
     assert!(send(&requests, post(PATH), &body, 1 << 14).await.is_err());
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_handshakes() {
+    let never = Duration::from_secs(1 << 20);
+    let patient = hurried(|deadlines| (deadlines.request, deadlines.shutdown) = (never, never));
+    let served = Served::new(patient, None).await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    // The server speaks first, and then waits for the client.
+    stream.read_exact(&mut [0; 9]).await.unwrap();
+    served.server.shutdown().await;
 }
 
 #[tokio::test]

@@ -91,6 +91,14 @@ async fn every_kind_and_size_arrives_over_tls() {
 }
 
 #[tokio::test]
+async fn a_piece_larger_than_the_window_arrives() {
+    let served = Served::new(ServerSettings::default(), None).await;
+    let whole = Bytes::from(vec![7; 17 << 20]);
+    let key = served.insert(PieceKind::Piece, &whole, whole.len() as u64).await;
+    assert!(fetch(&plain(served.address).await, key, 0).await.unwrap() == whole);
+}
+
+#[tokio::test]
 async fn a_piece_is_not_found_or_damaged() {
     let served = Served::new(ServerSettings::default(), None).await;
     let client = plain(served.address).await;
