@@ -7,13 +7,16 @@ use crate::session::{
     Ask, ClientEvent, ClientRequest, Deadlines, ExtensionReply, Failure, Piece, Rejection, longest_reply,
     read_reply,
 };
-use crate::transport::quic::AppCode;
+use crate::transport::quic::{AppCode, EarlyData};
 use crate::wire::extension::ExtensionRequest;
 use bytes::Bytes;
 use quinn::{ReadError, ReadToEndError, RecvStream, WriteError};
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+use tokio::sync::watch;
 
 /// Chunks that are taken from the connection under one lock.
 const CHUNKS_AT_ONCE: usize = 32;
@@ -24,13 +27,87 @@ pub struct QuicClient {
     connection: quinn::Connection,
     runtime: SharedRuntime,
     deadlines: Deadlines,
+    early: Option<Arc<Early>>,
 }
+
+/// The time before the handshake is complete.
+#[derive(Debug)]
+struct Early {
+    /// Requests that may still go early.
+    left: AtomicUsize,
+    outcome: watch::Receiver<Option<EarlyOutcome>>,
+}
+
+/// What became of early data.
+#[derive(Debug, Clone)]
+enum EarlyOutcome {
+    Accepted,
+    Rejected,
+    Failed(Arc<str>),
+}
+
+/// Requests that go early on one connection at most.
+const MAX_EARLY: usize = 16;
 
 impl QuicClient {
     /// Requests over `connection`, whose handshake is complete.
     #[must_use]
     pub fn new(connection: quinn::Connection, runtime: SharedRuntime, deadlines: Deadlines) -> Self {
-        Self { connection, runtime, deadlines }
+        Self { connection, runtime, deadlines, early: None }
+    }
+
+    /// Requests over `connection`, on which `early` lets the first ones go before the handshake is complete: their answers
+    /// come a round trip earlier, and none counts before the server is known to be the right one.
+    #[must_use]
+    pub fn early(
+        connection: quinn::Connection,
+        early: EarlyData,
+        runtime: SharedRuntime,
+        deadlines: Deadlines,
+    ) -> Self {
+        let (tell, outcome) = watch::channel(None);
+        let (clock, connect) = (runtime.clone(), deadlines.connect);
+        runtime.spawn(Box::pin(async move {
+            let outcome = match clock.timeout(connect, early.accepted()).await {
+                Ok(Ok(true)) => EarlyOutcome::Accepted,
+                Ok(Ok(false)) => EarlyOutcome::Rejected,
+                Ok(Err(error)) => EarlyOutcome::Failed(error.to_string().into()),
+                Err(_) => EarlyOutcome::Failed("the handshake was not complete by its deadline".into()),
+            };
+            tell.send_replace(Some(outcome));
+        }));
+        let early = Arc::new(Early { left: AtomicUsize::new(MAX_EARLY), outcome });
+        Self { early: Some(early), ..Self::new(connection, runtime, deadlines) }
+    }
+
+    /// What will become of a request that goes out now; `None` once the handshake is complete. Beyond the requests that
+    /// may go early, it waits for that.
+    async fn goes_early(&self) -> Result<Option<watch::Receiver<Option<EarlyOutcome>>>, RequestError> {
+        let Some(early) = &self.early else { return Ok(None) };
+        let mut outcome = early.outcome.clone();
+        let known = outcome.borrow().is_some();
+        //= VTX-QUC-038
+        let take = |left: usize| left.checked_sub(1);
+        if !known && early.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok() {
+            return Ok(Some(outcome));
+        }
+        settled(&mut outcome).await?;
+        Ok(None)
+    }
+
+    /// Sends `packet` on a stream of its own: early where that is possible, and then once more if the server did not take
+    /// it so. Returns when the handshake is complete.
+    async fn exchange(&self, packet: &[u8]) -> Result<RecvStream, RequestError> {
+        //= VTX-QUC-037
+        //= VTX-EXT-010
+        let early = self.goes_early().await?;
+        let stream = self.send(packet).await;
+        let Some(mut outcome) = early else { return stream };
+        match settled(&mut outcome).await? {
+            EarlyOutcome::Accepted => stream,
+            //= VTX-QUC-044
+            EarlyOutcome::Rejected | EarlyOutcome::Failed(_) => self.send(packet).await,
+        }
     }
 
     /// The connection.
@@ -51,7 +128,7 @@ impl QuicClient {
         let piece_by = asked + self.deadlines.piece;
         let first_by = piece_by.min(asked + self.deadlines.first_byte);
         let opened =
-            self.runtime.until(first_by, self.send(&ask.download.encode(random_id(&self.runtime)))).await;
+            self.runtime.until(first_by, self.exchange(&ask.download.encode(random_id(&self.runtime)))).await;
         let stream = opened.map_err(|_| RequestError::TimedOut(Waited::FirstByte))??;
         let mut source = QuicSource {
             stream,
@@ -78,7 +155,7 @@ impl QuicClient {
     ) -> Result<Option<ExtensionReply>, RequestError> {
         //= VTX-EXT-003
         let exchange = async {
-            let mut stream = self.send(&request.encode(random_id(&self.runtime))).await?;
+            let mut stream = self.exchange(&request.encode(random_id(&self.runtime))).await?;
             match stream.read_to_end(longest_reply(request)).await {
                 Ok(bytes) => Ok(read_reply(request, &bytes.into())?),
                 Err(ReadToEndError::TooLong) => Err(Rejection::Trailing.into()),
@@ -205,6 +282,17 @@ impl Drop for QuicSource {
         if self.request.is_some() {
             let _ = self.stream.stop(AppCode::Cancelled.into());
         }
+    }
+}
+
+/// What became of early data, once that is known.
+async fn settled(outcome: &mut watch::Receiver<Option<EarlyOutcome>>) -> Result<EarlyOutcome, RequestError> {
+    let lost = |reason: &str| RequestError::Lost(io::Error::other(reason.to_owned()));
+    let known = outcome.wait_for(Option::is_some).await.map_err(|_| lost("the handshake was given up"))?;
+    match known.as_ref() {
+        Some(EarlyOutcome::Failed(reason)) => Err(lost(reason)),
+        Some(outcome) => Ok(outcome.clone()),
+        None => Err(lost("the handshake was given up")),
     }
 }
 

@@ -80,7 +80,7 @@ impl Dialer {
         &self.deadlines
     }
 
-    /// A QUIC connection to `to` whose handshake is complete.
+    /// A QUIC connection to `to`: its handshake is complete, or a session is resumed and the first requests go early.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -89,7 +89,12 @@ impl Dialer {
         let Some((endpoint, client)) = &self.quic else {
             return Err(ConnectError::Unavailable(Protocol::Quic));
         };
-        let dialing = endpoint.dial(client, to)?;
+        let dialing = match endpoint.dial(client, to)?.into_early() {
+            Ok((connection, early)) => {
+                return Ok(QuicClient::early(connection, early, self.runtime.clone(), self.deadlines));
+            }
+            Err(dialing) => dialing,
+        };
         let connection = self.in_time(async { Ok(dialing.established().await?) }).await?;
         Ok(QuicClient::new(connection, self.runtime.clone(), self.deadlines))
     }

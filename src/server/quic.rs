@@ -12,11 +12,15 @@ use futures_util::future::{Either, select};
 use quinn::{Connection, ReadError, RecvStream, SendStream, ZeroRttAccepted};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 /// Bytes that are read at a time of a request. It has 74; what follows is ignored.
 const REQUEST_READ: usize = 512;
+
+/// How long what is on its way is waited for at most, when a connection is closed over answers that nobody reads.
+const MAX_SETTLE: Duration = Duration::from_secs(1);
 
 impl StorageServer {
     /// Serves the connections that come to `endpoint`, until the shutdown.
@@ -88,6 +92,7 @@ async fn serve_incoming(
             connection,
             place,
             closing: watch::Sender::new(false),
+            broken: watch::Sender::new(false),
             requests: TaskTracker::new(),
         })
     };
@@ -121,6 +126,8 @@ struct Served {
     place: ConnectionPlace,
     /// Whether the client has sent Close.
     closing: watch::Sender<bool>,
+    /// Whether the answers under way are to be broken off.
+    broken: watch::Sender<bool>,
     requests: TaskTracker,
 }
 
@@ -146,6 +153,13 @@ impl Served {
         let Shared { runtime, settings, lifecycle, .. } = &*self.shared;
         let answered = runtime.timeout(settings.deadlines.shutdown, answered);
         select(pin!(answered), pin!(lifecycle.reached(Phase::Aborted))).await;
+        if !self.requests.is_empty() {
+            // A close that has other bytes before it waits for the congestion window, for ever where the client does not
+            // read. So these are taken back first, and what is on its way gets the time to be acknowledged.
+            self.broken.send_replace(true);
+            self.ended().await;
+            runtime.sleep((3 * self.connection.rtt()).min(MAX_SETTLE)).await;
+        }
         self.connection.close(code.into(), b"");
         self.ended().await;
     }
@@ -284,7 +298,17 @@ impl Request {
             Ok(found) => found,
             Err(refusal) => return self.refuse(&refusal).await,
         };
-        match found.send(&mut QuicSink { shared: &shared, send: &mut self.send }).await {
+        let sent = {
+            let mut broken = self.served.broken.subscribe();
+            let mut sink = QuicSink { shared: &shared, send: &mut self.send };
+            let sent = pin!(found.send(&mut sink));
+            match select(sent, pin!(broken.wait_for(|broken| *broken))).await {
+                Either::Left((sent, _)) => sent,
+                //= VTX-LIM-005
+                Either::Right(_) => Err(BrokenOff::Late),
+            }
+        };
+        match sent {
             Ok(()) => {
                 //= VTX-QUC-015
                 finish(&mut self.send);
@@ -340,7 +364,11 @@ impl Request {
     /// Waits until the client has the answer: until then it is under way, and the connection is not closed in order.
     async fn delivered(&mut self) {
         let Shared { runtime, settings, .. } = &*self.served.shared;
-        let _ = runtime.timeout(settings.deadlines.progress, self.send.stopped()).await;
+        let mut broken = self.served.broken.subscribe();
+        let acknowledged = runtime.timeout(settings.deadlines.progress, self.send.stopped());
+        if let Either::Right(_) = select(pin!(acknowledged), pin!(broken.wait_for(|broken| *broken))).await {
+            reset(&mut self.send, AppCode::GoingAway);
+        }
     }
 }
 
@@ -352,13 +380,17 @@ struct QuicSink<'a> {
 impl Sink for QuicSink<'_> {
     async fn write(&mut self, mut bytes: Bytes) -> Result<(), BrokenOff> {
         while !bytes.is_empty() {
+            // A write that waits for the windows of the connection does not notice that its stream is not wanted any more,
+            // and what that stream has sent already may be what fills them.
+            let stopped = self.send.stopped();
+            let write = pin!(self.send.write_chunks(std::slice::from_mut(&mut bytes)));
             //= VTX-LIM-002
-            let write = self.send.write_chunks(std::slice::from_mut(&mut bytes));
-            match self.shared.runtime.timeout(self.shared.settings.deadlines.progress, write).await {
-                Ok(Ok(_)) => {}
+            let write = self.shared.runtime.timeout(self.shared.settings.deadlines.progress, write);
+            match select(pin!(write), pin!(stopped)).await {
+                Either::Left((Ok(Ok(_)), _)) => {}
                 //= VTX-QUC-025
-                Ok(Err(_)) => return Err(BrokenOff::Gone),
-                Err(_) => return Err(BrokenOff::Late),
+                Either::Left((Ok(Err(_)), _)) | Either::Right(_) => return Err(BrokenOff::Gone),
+                Either::Left((Err(_), _)) => return Err(BrokenOff::Late),
             }
         }
         Ok(())

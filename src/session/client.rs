@@ -288,7 +288,7 @@ enum Step {
     Content(Bytes),
 }
 
-/// Judges the packet that came where an answer was expected.
+/// Judges the packet that came where an answer was expected. Its id is of no account.
 fn accept(ask: &Ask, message: Message<'_>) -> Result<Step, Failure> {
     match message {
         Message::Content(kind, metadata) => {

@@ -69,6 +69,7 @@ impl Refusal {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         //= VTX-ERR-003
+        //= VTX-ERR-004
         let cut = Bounded::<{ limits::MAX_SENT_ERROR_MESSAGE_LEN }>::cut(&self.message);
         let mut packet = BytesMut::with_capacity(limits::HEADER_LEN + 1 + cut.as_str().len());
         ErrorMessage { code: self.code, message: Bounded::cut(cut.as_str()) }.encode(self.id, &mut packet);

@@ -27,6 +27,8 @@ mod exchange;
 mod extensions;
 #[cfg(all(feature = "grpc", feature = "tcp"))]
 mod grpc;
+#[cfg(all(feature = "quic", feature = "tcp"))]
+mod limits;
 #[cfg(feature = "cli")]
 mod pcap;
 #[cfg(all(feature = "quic", feature = "tcp"))]

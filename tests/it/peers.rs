@@ -25,6 +25,8 @@ pub(crate) struct Served {
     pub(crate) tcp: SocketAddr,
     pub(crate) endpoint: QuicEndpoint,
     pub(crate) dialer: quic::QuicClient,
+    serving: QuicEndpoint,
+    tls: ServerTls,
 }
 
 impl Served {
@@ -41,14 +43,36 @@ impl Served {
             |tls| QuicEndpoint::bind(runtime.clone(), network.clone(), LOOPBACK, quic_settings.clone(), tls);
         let serving = bind(Some(&tls)).await.unwrap();
         let quic = serving.local_addr().unwrap();
-        server.serve_quic(serving);
+        server.serve_quic(serving.clone());
         let listener = network.listen(LOOPBACK).await.unwrap();
         let tcp = listener.local_addr().unwrap();
         server.serve_tcp(listener);
         let endpoint = bind(None).await.unwrap();
         let trust = ClientTls::new(&crypto, &Trust::Insecure, None).unwrap();
         let dialer = quic::QuicClient::new(runtime.clone(), &quic_settings, trust.into());
-        Self { runtime, network, store, server, quic, tcp, endpoint, dialer }
+        Self { runtime, network, store, server, quic, tcp, endpoint, dialer, serving, tls }
+    }
+
+    /// Serves by `server` from now on, at other addresses.
+    pub(crate) async fn serve(&mut self, server: StorageServer) {
+        let (runtime, network) = (self.runtime.clone(), self.network.clone());
+        let serving =
+            QuicEndpoint::bind(runtime, network, LOOPBACK, QuicSettings::default(), Some(&self.tls));
+        self.serving = serving.await.unwrap();
+        self.quic = self.serving.local_addr().unwrap();
+        server.serve_quic(self.serving.clone());
+        let listener = self.network.listen(LOOPBACK).await.unwrap();
+        self.tcp = listener.local_addr().unwrap();
+        server.serve_tcp(listener);
+        self.server = server;
+    }
+
+    /// As after a restart: sessions of before can't be resumed.
+    pub(crate) fn forget_sessions(&self) {
+        let crypto = Crypto::new(self.runtime.clone());
+        let identity = ServerIdentity::new(Identity::self_signed(&crypto).unwrap());
+        let tls = ServerTls::new(&crypto, &identity, &Admission::Anyone).unwrap();
+        self.serving.serve(Some(&tls)).unwrap();
     }
 
     pub(crate) async fn insert(&self, kind: PieceKind, content: &Bytes, piece_length: u64) -> TaskKey {
