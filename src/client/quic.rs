@@ -36,6 +36,17 @@ struct Early {
     /// Requests that may still go early.
     left: AtomicUsize,
     outcome: watch::Receiver<Option<EarlyOutcome>>,
+    /// Requests that went early and have not heard of the outcome.
+    under_way: watch::Sender<usize>,
+}
+
+/// A request that goes early. Counted until it is dropped.
+struct EarlyTurn(Arc<Early>);
+
+impl Drop for EarlyTurn {
+    fn drop(&mut self) {
+        self.0.under_way.send_modify(|count| *count -= 1);
+    }
 }
 
 /// What became of early data.
@@ -76,22 +87,23 @@ impl QuicClient {
             };
             tell.send_replace(Some(outcome));
         }));
-        let early = Arc::new(Early { left: AtomicUsize::new(MAX_EARLY), outcome });
+        let early =
+            Arc::new(Early { left: AtomicUsize::new(MAX_EARLY), outcome, under_way: watch::Sender::new(0) });
         Self { early: Some(early), ..Self::new(connection, runtime, deadlines) }
     }
 
     /// What will become of a request that goes out now; `None` once the handshake is complete. Beyond the requests that
     /// may go early, it waits for that.
-    async fn goes_early(&self) -> Result<Option<watch::Receiver<Option<EarlyOutcome>>>, RequestError> {
+    async fn goes_early(&self) -> Result<Option<EarlyTurn>, RequestError> {
         let Some(early) = &self.early else { return Ok(None) };
-        let mut outcome = early.outcome.clone();
-        let known = outcome.borrow().is_some();
+        let known = early.outcome.borrow().is_some();
         //= VTX-QUC-038
         let take = |left: usize| left.checked_sub(1);
         if !known && early.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok() {
-            return Ok(Some(outcome));
+            early.under_way.send_modify(|count| *count += 1);
+            return Ok(Some(EarlyTurn(early.clone())));
         }
-        settled(&mut outcome).await?;
+        settled(early).await?;
         Ok(None)
     }
 
@@ -100,14 +112,19 @@ impl QuicClient {
     async fn exchange(&self, packet: &[u8]) -> Result<RecvStream, RequestError> {
         //= VTX-QUC-037
         //= VTX-EXT-010
-        let early = self.goes_early().await?;
+        let Some(turn) = self.goes_early().await? else { return self.send(packet).await };
         let stream = self.send(packet).await;
-        let Some(mut outcome) = early else { return stream };
-        match settled(&mut outcome).await? {
-            EarlyOutcome::Accepted => stream,
-            //= VTX-QUC-044
-            EarlyOutcome::Rejected | EarlyOutcome::Failed(_) => self.send(packet).await,
+        let early = turn.0.clone();
+        if let EarlyOutcome::Accepted = settled(&early).await? {
+            return stream;
         }
+        // The streams of before are void, and their ids are given out again. quinn files wakers by these ids: a void stream
+        // that goes late takes the waker of the new one with it. So all of them go before any new one comes.
+        drop(stream);
+        drop(turn);
+        let _ = early.under_way.subscribe().wait_for(|count| *count == 0).await;
+        //= VTX-QUC-044
+        self.send(packet).await
     }
 
     /// The connection.
@@ -286,8 +303,9 @@ impl Drop for QuicSource {
 }
 
 /// What became of early data, once that is known.
-async fn settled(outcome: &mut watch::Receiver<Option<EarlyOutcome>>) -> Result<EarlyOutcome, RequestError> {
+async fn settled(early: &Early) -> Result<EarlyOutcome, RequestError> {
     let lost = |reason: &str| RequestError::Lost(io::Error::other(reason.to_owned()));
+    let mut outcome = early.outcome.clone();
     let known = outcome.wait_for(Option::is_some).await.map_err(|_| lost("the handshake was given up"))?;
     match known.as_ref() {
         Some(EarlyOutcome::Failed(reason)) => Err(lost(reason)),
