@@ -21,8 +21,7 @@ use vortex_p2p::transport::tls::{Identity, ServerIdentity, ServerTls};
 
 /// Give pieces to other peers, over QUIC and TCP
 ///
-/// Files are served where they lie, unless --dir names a store: then they are imported into it, and all that is in it is
-/// served. Without --ca and --insecure it prints a ticket for each task, which `vortex get` takes.
+/// Files are imported into the store that --dir names, and all that is in it is served. Without --ca and --insecure it prints a ticket for each task, which `vortex get` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Files to serve

@@ -9,7 +9,7 @@
 //! A piece is written into the content file of its task, where nobody reads it. Its commit syncs that file, then enters
 //! the piece into the index, then syncs the index; only then is it acknowledged, and only what the index has is served.
 //! So a power cut at any moment leaves, of each piece, all or nothing, and the order never depends on which unsynced
-//! writes a disk happens to keep. Pieces that are committed at the same time share their syncs ([`queue`]).
+//! writes a disk happens to keep. Pieces that are committed at the same time share their syncs (`queue`).
 //!
 //! Nothing writes over bytes that the index vouches for: a piece that is held has no writer, and a damaged one is
 //! entered as damaged, durably, before it gets one.
