@@ -42,6 +42,7 @@ pub enum ExportError {
 }
 
 pub(super) async fn file(store: &Arc<Inner>, key: TaskKey, target: &Path) -> Result<(), ExportError> {
+    store.settled().await?;
     let entry = store.entry(key).map_err(StoreError::from)?;
     let task = entry.task();
     let pieces = task.division.pieces();

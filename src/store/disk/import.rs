@@ -137,6 +137,7 @@ struct Staged {
 
 impl Staged {
     async fn enter(mut self, new: NewTask, digests: Arc<[Digest]>) -> Result<Task, ImportError> {
+        self.store.settled().await?;
         while self.store.entry(new.key).is_ok() {
             let known = self.store.create(new).await?;
             if known.is_complete() {

@@ -115,7 +115,11 @@ impl Entry {
             return Ok(file);
         }
         let file = disk.open(&content_name(self.serial), OpenMode::Existing);
-        let file = file.map_err(|error| StoreError::io("opening the content of a task", error))?;
+        let file = file.map_err(|error| match error.kind() {
+            // It was deleted since it was looked up.
+            io::ErrorKind::NotFound if state.leaving => Missing::Task.into(),
+            _ => StoreError::io("opening the content of a task", error),
+        })?;
         state.file = Some(Arc::downgrade(&file));
         Ok(file)
     }
@@ -255,6 +259,7 @@ impl Inner {
     }
 
     async fn create(self: &Arc<Self>, new: NewTask) -> Result<Task, StoreError> {
+        self.settled().await?;
         loop {
             if let Ok(entry) = self.entry(new.key) {
                 let known = entry.state().digest;
@@ -323,6 +328,7 @@ impl Inner {
     }
 
     fn piece(self: &Arc<Self>, request: Download) -> Result<StoredPiece, StoreError> {
+        self.settle()?;
         let number = request.number;
         let entry = self.entry(request.into())?;
         let span = entry.span(number)?;
@@ -343,6 +349,7 @@ impl Inner {
     }
 
     async fn writer(self: &Arc<Self>, request: Download) -> Result<Box<dyn PieceWriter>, StoreError> {
+        self.settled().await?;
         let number = request.number;
         let entry = self.entry(request.into())?;
         let span = entry.span(number)?;
@@ -364,6 +371,7 @@ impl Inner {
     }
 
     async fn mark_damaged(self: &Arc<Self>, request: Download) -> Result<(), StoreError> {
+        self.settled().await?;
         let number = request.number;
         let Ok(entry) = self.entry(request.into()) else { return Ok(()) };
         let serial = entry.serial;
@@ -389,6 +397,7 @@ impl Inner {
     }
 
     async fn collect(self: &Arc<Self>, keep: Keep) -> Result<Collected, StoreError> {
+        self.settled().await?;
         self.save_accesses().await?;
         let mut collected = Collected::default();
         let mut bytes: u64 = self.tasks().values().fold(0, |sum, e| sum.saturating_add(e.division.length()));
@@ -448,17 +457,24 @@ impl PieceStore for DiskStore {
     }
 
     fn task(&self, key: TaskKey) -> BoxFuture<'_, Result<Option<Task>, StoreError>> {
-        Box::pin(std::future::ready(Ok(self.0.entry(key).ok().map(|entry| entry.task()))))
+        Box::pin(async move {
+            self.0.settled().await?;
+            Ok(self.0.entry(key).ok().map(|entry| entry.task()))
+        })
     }
 
     fn tasks(&self) -> BoxFuture<'_, Result<Vec<Task>, StoreError>> {
-        let tasks = self.0.tasks();
-        let tasks = tasks.values().filter(|entry| !entry.state().leaving).map(|entry| entry.task());
-        Box::pin(std::future::ready(Ok(tasks.collect())))
+        Box::pin(async move {
+            self.0.settled().await?;
+            let tasks = self.0.tasks();
+            let tasks = tasks.values().filter(|entry| !entry.state().leaving).map(|entry| entry.task());
+            Ok(tasks.collect())
+        })
     }
 
     fn held(&self, key: TaskKey) -> BoxFuture<'_, Result<PieceSet, StoreError>> {
         Box::pin(self.0.blocking(move |inner| {
+            inner.settle()?;
             let entry = inner.entry(key)?;
             let mut held = inner.index.held(entry.serial)?;
             for number in &entry.state().damaged {
@@ -482,6 +498,7 @@ impl PieceStore for DiskStore {
 
     fn pin(&self, key: TaskKey, pinned: bool) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
+            self.0.settled().await?;
             let entry = self.0.entry(key)?;
             match self.0.change(&entry, Change::Pin(pinned)).await? {
                 Found::Yes => Ok(()),
@@ -492,6 +509,7 @@ impl PieceStore for DiskStore {
 
     fn delete(&self, key: TaskKey) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
+            self.0.settled().await?;
             let Some(entry) = self.0.take(key) else { return Ok(false) };
             self.0.delete(&entry).await.map(|()| true)
         })

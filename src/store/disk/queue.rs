@@ -9,6 +9,7 @@ use super::writer::Slot;
 use super::{Entry, Inner};
 use crate::store::{StoreError, TaskKey};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
@@ -16,7 +17,13 @@ use tokio::sync::oneshot;
 const BATCH: usize = 1024;
 
 #[derive(Debug, Default)]
-pub(super) struct Queue(Mutex<Waiting>);
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    /// Changes whose commit failed together with the look whether it did: they may stand or not.
+    unsettled: Mutex<VecDeque<(Arc<Entry>, Change)>>,
+    /// Whether there are any.
+    is_unsettled: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -44,7 +51,7 @@ struct Pending {
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What goes next: in the order it came, each task created at most once.
@@ -67,25 +74,34 @@ impl Queue {
 }
 
 /// Takes what waits for the index until nothing does. Where it ends before, those who wait are told.
-struct Job(Arc<Inner>);
+struct Job {
+    store: Arc<Inner>,
+    /// It found nothing more to do, and so has given up its turn: what waits from then on is another job's.
+    ended: bool,
+}
 
 impl Job {
-    fn run(self) {
-        loop {
-            let batch = self.0.queue.next();
-            if batch.is_empty() {
-                return;
-            }
-            self.0.commit(batch);
+    fn run(mut self) {
+        while self.step() {}
+    }
+
+    /// Takes what waits, once; `false` when nothing does and the job has ended.
+    fn step(&mut self) -> bool {
+        let batch = self.store.queue.next();
+        self.ended = batch.is_empty();
+        if !self.ended {
+            self.store.commit(batch);
         }
+        !self.ended
     }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // The runtime never ran the job, or it panicked.
-        let mut waiting = self.0.queue.lock();
-        if std::mem::take(&mut waiting.running) {
+        if !self.ended {
+            // The runtime never ran the job, or it panicked.
+            let mut waiting = self.store.queue.lock();
+            waiting.running = false;
             waiting.changes.clear();
         }
     }
@@ -104,7 +120,7 @@ impl Inner {
         waiting.changes.push_back(Pending { entry, change, content, done });
         if !std::mem::replace(&mut waiting.running, true) {
             drop(waiting);
-            let job = Job(Arc::clone(self));
+            let job = Job { store: Arc::clone(self), ended: false };
             self.runtime.spawn_blocking(Box::new(move || job.run()));
         }
         outcome
@@ -118,7 +134,36 @@ impl Inner {
         self.submit(Arc::clone(entry), change, None).await.map_err(|_| StoreError::Unavailable)?
     }
 
+    /// Finds out what became of changes that may stand or not; until then memory can't be told from the index.
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        if !self.queue.is_unsettled.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let mut unsettled = self.queue.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((entry, change)) = unsettled.front() {
+            let stands = self.index.has(entry.key, entry.serial, change)?;
+            self.take_effect(entry, change, stands.then_some(Found::Yes));
+            unsettled.pop_front();
+        }
+        self.queue.is_unsettled.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// As [`Inner::settle`], which there is hardly ever a reason for.
+    pub(super) async fn settled(self: &Arc<Self>) -> Result<(), StoreError> {
+        if self.queue.is_unsettled.load(Ordering::SeqCst) {
+            return self.blocking(|inner| inner.settle()).await;
+        }
+        Ok(())
+    }
+
     fn commit(&self, batch: Vec<Pending>) {
+        if let Err(error) = self.settle() {
+            for pending in batch {
+                self.finish(pending, Err(error.clone()));
+            }
+            return;
+        }
         // Content first: a piece whose bytes can't be made durable does not come near the index.
         let mut synced = BTreeMap::new();
         let mut ready = Vec::with_capacity(batch.len());
@@ -154,11 +199,23 @@ impl Inner {
             Err(error) => {
                 // The disk failed somewhere in the commit. What is in the index all the same, stands.
                 for (pending, (key, serial, change)) in ready.into_iter().zip(&changes) {
-                    let stands = self.index.has(*key, *serial, change).unwrap_or(false);
-                    self.finish(pending, if stands { Ok(Found::Yes) } else { Err(error.clone()) });
+                    match self.index.has(*key, *serial, change) {
+                        Ok(true) => self.finish(pending, Ok(Found::Yes)),
+                        Ok(false) => self.finish(pending, Err(error.clone())),
+                        Err(_) => self.leave_unsettled(pending, error.clone()),
+                    }
                 }
             }
         }
+    }
+
+    /// Tells who waits that a change failed, and leaves open whether it did.
+    fn leave_unsettled(&self, pending: Pending, error: StoreError) {
+        let mut unsettled = self.queue.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
+        unsettled.push_back((pending.entry, pending.change));
+        self.queue.is_unsettled.store(true, Ordering::SeqCst);
+        drop((unsettled, pending.content));
+        let _ = pending.done.send(Err(error));
     }
 
     /// Whether a task to be created has been created by another meanwhile.
@@ -170,12 +227,21 @@ impl Inner {
     /// Lets everyone see what the index has, then tells who waits.
     fn finish(&self, pending: Pending, result: Result<Found, StoreError>) {
         let Pending { entry, change, content, done } = pending;
-        match (&change, &result) {
-            (Change::Create { .. }, Ok(Found::Yes)) => {
-                self.tasks().insert(entry.key, Arc::clone(&entry));
+        self.take_effect(&entry, &change, result.as_ref().ok().copied());
+        // The piece may have its next writer from here on.
+        drop((content, entry));
+        // Nobody may be waiting any more; the change stands all the same.
+        let _ = done.send(result);
+    }
+
+    /// Does in memory, and with the content files, what was done in the index; `None` when the change failed.
+    fn take_effect(&self, entry: &Arc<Entry>, change: &Change, found: Option<Found>) {
+        match (change, found) {
+            (Change::Create { .. }, Some(Found::Yes)) => {
+                self.tasks().insert(entry.key, Arc::clone(entry));
             }
             (Change::Create { .. }, _) => self.remove_content(entry.serial),
-            (Change::Delete, Ok(_)) => {
+            (Change::Delete, Some(_)) => {
                 let mut tasks = self.tasks();
                 if tasks.get(&entry.key).is_some_and(|known| known.serial == entry.serial) {
                     tasks.remove(&entry.key);
@@ -183,14 +249,10 @@ impl Inner {
                 drop(tasks);
                 self.remove_content(entry.serial);
             }
-            (Change::Delete, Err(_)) => entry.state().leaving = false,
-            (_, Ok(Found::Yes)) => entry.state().apply(&change),
-            (_, Ok(Found::No) | Err(_)) => {}
+            (Change::Delete, None) => entry.state().leaving = false,
+            (_, Some(Found::Yes)) => entry.state().apply(change),
+            (_, Some(Found::No) | None) => {}
         }
-        // The piece may have its next writer from here on.
-        drop((content, entry));
-        // Nobody may be waiting any more; the change stands all the same.
-        let _ = done.send(result);
     }
 }
 
@@ -223,5 +285,64 @@ impl super::State {
                 }
             }
         }
+    }
+}
+
+#[cfg(all(test, feature = "tokio-runtime"))]
+#[allow(clippy::unwrap_used, reason = "a test that fails says where")]
+mod tests {
+    use super::super::{DiskStore, OsDisk};
+    use super::*;
+    use crate::runtime::TokioRuntime;
+    use crate::store::{NewTask, PieceStore};
+    use crate::wire::{Division, PieceKind, TaskId};
+
+    fn key() -> TaskKey {
+        TaskKey { kind: PieceKind::Piece, id: TaskId::from_sha256([1; 32]) }
+    }
+
+    /// Runs `test` with a store that has one task, on a runtime with one blocking thread.
+    fn with_a_task(test: impl AsyncFnOnce(&DiskStore, Arc<Entry>)) {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let disk = Arc::new(OsDisk::open(directory.path()).unwrap());
+            let store = DiskStore::open(disk, Arc::new(TokioRuntime)).await.unwrap();
+            let new = NewTask { key: key(), division: Division::by_default(1).unwrap(), digest: None };
+            store.create(new).await.unwrap();
+            // A job that has told its last waiter may still be on its way out.
+            store.0.blocking(|_| Ok(())).await.unwrap();
+            let entry = store.0.entry(key()).unwrap();
+            test(&store, entry).await;
+        });
+    }
+
+    #[test]
+    fn a_job_that_has_ended_leaves_what_came_after_to_the_next() {
+        with_a_task(async |store, entry| {
+            // One blocking thread, and it is taken: whatever job begins now waits.
+            let (go, gate) = std::sync::mpsc::channel::<()>();
+            store.0.runtime.spawn_blocking(Box::new(move || gate.recv().unwrap()));
+            store.0.queue.lock().running = true;
+            let mut first = Job { store: Arc::clone(&store.0), ended: false };
+            assert!(!first.step(), "nothing waits: its turn is over");
+            let change = store.0.submit(entry, Change::Pin(true), None);
+            drop(first);
+            assert!(store.0.queue.lock().running, "the second job's turn goes on");
+            go.send(()).unwrap();
+            assert_eq!(change.await.unwrap().unwrap(), Found::Yes);
+        });
+    }
+
+    #[test]
+    fn a_job_that_never_ran_lets_nobody_wait_for_ever() {
+        with_a_task(async |store, entry| {
+            store.0.queue.lock().running = true;
+            let lost = store.0.submit(entry, Change::Pin(true), None);
+            drop(Job { store: Arc::clone(&store.0), ended: false });
+            assert!(lost.await.is_err(), "told at once, not left waiting");
+            // The queue is as good as new.
+            store.pin(key(), true).await.unwrap();
+        });
     }
 }
