@@ -18,6 +18,8 @@ mod committed;
 mod config;
 #[cfg(all(feature = "conformance", feature = "tcp"))]
 mod conformance;
+#[cfg(all(feature = "quic", feature = "tcp"))]
+mod cost;
 #[cfg(feature = "cli")]
 mod decode;
 #[cfg(all(feature = "quic", feature = "tcp"))]

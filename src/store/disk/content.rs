@@ -39,19 +39,28 @@ impl Content for Stored {
     fn read(&self, offset: u64, max: usize) -> BoxFuture<'_, Result<Bytes, StoreError>> {
         let rest = self.len().saturating_sub(offset);
         let length = usize::try_from(rest).unwrap_or(usize::MAX).min(max);
-        if length == 0 {
-            return Box::pin(std::future::ready(Ok(Bytes::new())));
-        }
-        let (file, number, start) = (Arc::clone(&self.file), self.number, self.span.offset + offset);
-        Box::pin(self.store.blocking(move |_| {
-            let mut buffer = vec![0; length];
-            let read = file.read_full_at(start, &mut buffer);
-            if read.map_err(|error| StoreError::io("reading a piece", error))? < length {
-                // The file was cut by someone else.
-                return Err(StoreError::Damaged { number });
+        Box::pin(async move {
+            if length == 0 {
+                return Ok(Bytes::new());
             }
-            Ok(buffer.into())
-        }))
+            let (file, number, start) = (Arc::clone(&self.file), self.number, self.span.offset + offset);
+            let mut buffer = self.store.buffers.take(length);
+            // What is served often is in the page cache, and to copy it from there is quicker than to tell a thread.
+            let cached = file.read_cached_at(start, &mut buffer);
+            if cached == length {
+                return Ok(buffer.freeze());
+            }
+            let reading = self.store.blocking(move |_| {
+                let room = buffer.get_mut(cached..).unwrap_or_default();
+                let read = file.read_full_at(start + cached as u64, room);
+                if cached + read.map_err(|error| StoreError::io("reading a piece", error))? < length {
+                    // The file was cut by someone else.
+                    return Err(StoreError::Damaged { number });
+                }
+                Ok(buffer.freeze())
+            });
+            reading.await
+        })
     }
 
     fn file(&self) -> Option<(Arc<File>, u64)> {

@@ -80,6 +80,13 @@ pub trait DiskFile: Send + Sync + fmt::Debug + 'static {
     /// Whatever the disk fails with.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// Reads what is in memory already, without waiting for the device: so many bytes from the front of `buffer` on, and
+    /// none where that can't be told. What is missing, and why, [`DiskFile::read_at`] says.
+    fn read_cached_at(&self, offset: u64, buffer: &mut [u8]) -> usize {
+        let _ = (offset, buffer);
+        0
+    }
+
     /// Writes all of `bytes`. A file that is shorter than `offset` is filled with zeros up to there.
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 //! Nothing writes over bytes that the index vouches for: a piece that is held has no writer, and a damaged one is
 //! entered as damaged, durably, before it gets one.
 
+mod buffers;
 mod content;
 mod device;
 mod export;
@@ -34,6 +35,7 @@ use super::{
 };
 use crate::runtime::{BoxFuture, SharedRuntime};
 use crate::wire::{Digest, Division, Download, PieceSpan};
+use buffers::Buffers;
 use index::{Change, Found, Index, PieceRecord};
 use queue::Queue;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +55,7 @@ struct Inner {
     disk: Arc<dyn Disk>,
     index: Index,
     queue: Queue,
+    buffers: Buffers,
     /// What the index has, and what is in use. Only the queue's job adds and removes.
     tasks: Mutex<BTreeMap<TaskKey, Arc<Entry>>>,
     next_serial: AtomicU64,
@@ -229,6 +232,7 @@ impl Inner {
             disk,
             index,
             queue: Queue::default(),
+            buffers: Buffers::default(),
             tasks: Mutex::new(tasks),
             next_serial: AtomicU64::new(next_serial),
             _lock: lock,

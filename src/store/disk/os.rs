@@ -99,6 +99,13 @@ impl DiskFile for OsFile {
         self.0.read_at(buffer, offset)
     }
 
+    #[cfg(target_os = "linux")]
+    fn read_cached_at(&self, offset: u64, buffer: &mut [u8]) -> usize {
+        use rustix::io::{ReadWriteFlags, preadv2};
+        let mut buffers = [io::IoSliceMut::new(buffer)];
+        preadv2(&*self.0, &mut buffers, offset, ReadWriteFlags::NOWAIT).unwrap_or_default()
+    }
+
     fn write_all_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
     }

@@ -1,0 +1,80 @@
+//! What a piece costs, counted. Seconds depend on the machine; allocations do not.
+//!
+//! Client and server run on one thread, whose allocations are counted. The bounds are somewhat above what was counted
+//! when they were written: whoever goes beyond looks for the reason before raising one.
+
+use crate::peers::{Served, content};
+use allocation_counter::measure;
+use std::sync::{Arc, Mutex};
+use vortex_p2p::client::Ask;
+use vortex_p2p::server::ServerSettings;
+use vortex_p2p::store::TaskKey;
+use vortex_p2p::wire::PieceKind;
+
+/// Counted: 52 over QUIC, 32 over TCP.
+const QUIC_BOUND: u64 = 58;
+const TCP_BOUND: u64 = 36;
+
+const PIECES: u32 = 1000;
+const PIECE: usize = 4 << 10;
+
+struct World {
+    tokio: tokio::runtime::Runtime,
+    served: Served,
+    key: TaskKey,
+}
+
+fn world() -> World {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (served, key) = tokio.block_on(async {
+        let served = Served::new(ServerSettings::default()).await;
+        let key = served.insert(PieceKind::Piece, &content(PIECES as usize * PIECE), PIECE as u64).await;
+        (served, key)
+    });
+    World { tokio, served, key }
+}
+
+/// Allocations of client and server together for each piece, when `work` fetches all of them.
+fn each(world: &World, work: impl Future<Output = usize>) -> u64 {
+    let mut bytes = 0;
+    let info = measure(|| bytes = world.tokio.block_on(work));
+    assert_eq!(bytes, PIECES as usize * PIECE);
+    info.count_total / u64::from(PIECES)
+}
+
+#[test]
+fn a_piece_over_quic_takes_few_allocations() {
+    let world = world();
+    let client = world.tokio.block_on(world.served.quic());
+    let count = each(&world, async {
+        let mut bytes = 0;
+        for number in 0..PIECES {
+            let mut answer = client.request(Ask::new(world.key.piece(number))).await.unwrap();
+            while let Some(part) = answer.chunk().await.unwrap() {
+                bytes += part.len();
+            }
+        }
+        bytes
+    });
+    assert!(count <= QUIC_BOUND, "{count} allocations for a piece");
+}
+
+#[test]
+fn a_piece_over_tcp_takes_few_allocations() {
+    let world = world();
+    let slot = Arc::new(Mutex::new(Some(world.tokio.block_on(world.served.tcp()))));
+    let count = each(&world, async {
+        let mut bytes = 0;
+        for number in 0..PIECES {
+            let client = slot.lock().unwrap().take().unwrap();
+            let back = slot.clone();
+            let give_back = Box::new(move |client| *back.lock().unwrap() = Some(client));
+            let mut answer = client.request(Ask::new(world.key.piece(number)), give_back).await.unwrap();
+            while let Some(part) = answer.chunk().await.unwrap() {
+                bytes += part.len();
+            }
+        }
+        bytes
+    });
+    assert!(count <= TCP_BOUND, "{count} allocations for a piece");
+}
