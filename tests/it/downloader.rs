@@ -1,4 +1,5 @@
 //! Downloaders, and many peers for one file, over loopback sockets.
 
 mod pooled;
+mod transfer;
 mod world;

@@ -1,13 +1,10 @@
-//! How pieces are spread over peers, on simulated time; and whole transfers over loopback.
+//! Whole transfers over loopback. How pieces are spread is proven beside the plan, on simulated time.
 
 use crate::peers::{Served, content};
-use proptest::prelude::*;
-use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 use vortex_p2p::downloader::transfer::{
-    Event, Fault, Next, Plan, PlanSettings, Report, Transfer, TransferError, Verdict, describe, probe,
+    Event, PlanSettings, Report, Transfer, TransferError, Verdict, describe, probe,
 };
 use vortex_p2p::downloader::{Dialer, DownloaderFactory, Peer, PoolSettings, Protocol};
 use vortex_p2p::rate::RateLimiter;
@@ -17,126 +14,6 @@ use vortex_p2p::store::{MemoryStore, NewTask, PieceSet, PieceStore, TaskKey};
 use vortex_p2p::transport::quic::{QuicEndpoint, QuicSettings};
 use vortex_p2p::transport::tls::{ClientTls, Crypto, Trust};
 use vortex_p2p::wire::{Algorithm, Digest, Division, PieceKind, PieceLength};
-
-/// A peer of the simulated kind: how fast it is, and what goes wrong.
-#[derive(Debug, Clone, Copy)]
-enum Nature {
-    Honest {
-        bytes_per_ms: u64,
-    },
-    Dead,
-    Liar,
-    Lacks,
-    /// Fails each so many requests.
-    Flaky {
-        each: u32,
-        bytes_per_ms: u64,
-    },
-}
-
-fn natures() -> impl Strategy<Value = Nature> {
-    prop_oneof![
-        (1u64..1000).prop_map(|bytes_per_ms| Nature::Honest { bytes_per_ms }),
-        Just(Nature::Dead),
-        Just(Nature::Liar),
-        Just(Nature::Lacks),
-        (2u32..5, 1u64..1000).prop_map(|(each, bytes_per_ms)| Nature::Flaky { each, bytes_per_ms }),
-    ]
-}
-
-const PIECE: u64 = 10_000;
-
-/// Plays a transfer through; returns what each peer delivered, or the piece that nobody gave.
-fn play(plan: &mut Plan, peers: &[Nature], pieces: u32) -> Result<Vec<u32>, u32> {
-    let begin = Instant::now();
-    let mut now = begin;
-    let mut under_way: BTreeMap<u32, (usize, Instant, Option<Fault>)> = BTreeMap::new();
-    let (mut asked, mut done) = (vec![0u32; peers.len()], BTreeMap::new());
-    let mut given = vec![0u32; peers.len()];
-    for _ in 0..200_000 {
-        match plan.next(now) {
-            Next::Ask { peer, piece, instead_of } => {
-                asked[peer] += 1;
-                let took = |rate: u64| Duration::from_millis(PIECE.div_ceil(rate));
-                let (ends, fault) = match peers[peer] {
-                    Nature::Honest { bytes_per_ms } => (took(bytes_per_ms), None),
-                    Nature::Dead => (Duration::from_secs(2), Some(Fault::Failed)),
-                    Nature::Liar => (Duration::from_millis(20), Some(Fault::Lied)),
-                    Nature::Lacks => (Duration::from_millis(5), Some(Fault::Lacks)),
-                    Nature::Flaky { each, bytes_per_ms } => {
-                        (took(bytes_per_ms), asked[peer].is_multiple_of(each).then_some(Fault::Failed))
-                    }
-                };
-                let before = under_way.insert(piece, (peer, now + ends, fault));
-                assert_eq!(before.map(|(peer, ..)| peer), instead_of, "a piece is under way once");
-                assert!(!done.contains_key(&piece), "a piece that is here is not asked for");
-            }
-            Next::Wait(until) => {
-                let first = under_way.iter().min_by_key(|(_, (_, ends, _))| *ends);
-                let Some((&piece, &(peer, ends, fault))) = first else {
-                    now = until.expect("something to wait for");
-                    continue;
-                };
-                if until.is_some_and(|until| until < ends) {
-                    now = until.unwrap().max(now);
-                    continue;
-                }
-                now = ends;
-                under_way.remove(&piece);
-                match fault {
-                    Some(fault) => {
-                        plan.failed(piece, fault, now);
-                    }
-                    None => {
-                        plan.progress(piece, PIECE);
-                        plan.completed(piece, now);
-                        given[peer] += 1;
-                        assert!(done.insert(piece, peer).is_none(), "once");
-                    }
-                }
-            }
-            Next::Done => {
-                assert_eq!(done.len(), pieces as usize);
-                return Ok(given);
-            }
-            Next::Stuck(piece) => return Err(piece),
-        }
-    }
-    panic!("no end after {:?}", now - begin);
-}
-
-proptest! {
-    #[test]
-    fn every_piece_comes_once_as_long_as_one_honest_peer_lives(
-        mut peers in proptest::collection::vec(natures(), 0..6),
-        at in 0usize..6,
-        rate in 1u64..1000,
-        pieces in 1u32..60,
-        concurrency in 1usize..20,
-    ) {
-        peers.insert(at.min(peers.len()), Nature::Honest { bytes_per_ms: rate });
-        let settings = PlanSettings { concurrency, ..PlanSettings::default() };
-        let mut plan = Plan::new(settings, peers.len(), (0..pieces).collect(), PIECE, pieces / 2);
-        prop_assert!(play(&mut plan, &peers, pieces).is_ok());
-    }
-
-    #[test]
-    fn without_anybody_who_has_it_the_transfer_ends(
-        peers in proptest::collection::vec(prop_oneof![Just(Nature::Dead), Just(Nature::Liar), Just(Nature::Lacks)], 1..6),
-        pieces in 1u32..30,
-    ) {
-        let mut plan = Plan::new(PlanSettings::default(), peers.len(), (0..pieces).collect(), PIECE, 0);
-        prop_assert!(play(&mut plan, &peers, pieces).is_err());
-    }
-}
-
-#[test]
-fn a_peer_gets_as_much_as_it_delivers() {
-    let peers = [Nature::Honest { bytes_per_ms: 900 }, Nature::Honest { bytes_per_ms: 100 }];
-    let mut plan = Plan::new(PlanSettings::default(), 2, (0..500).collect(), PIECE, 0);
-    let given = play(&mut plan, &peers, 500).unwrap();
-    assert!(given[0] > 4 * given[1], "{given:?}");
-}
 
 /// What fetches from servers on loopback.
 struct Fetching {

@@ -101,7 +101,7 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<Exit, Failur
             digests: manifest.pieces().to_vec(),
             wanted: None,
             peers,
-            plan: PlanSettings { attempts: 2, ..PlanSettings::default() },
+            plan: PlanSettings { attempts: 1, ..PlanSettings::default() },
             scattered: false,
             limit: None,
             lenient: false,

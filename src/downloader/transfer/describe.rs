@@ -119,7 +119,7 @@ impl Probe<'_> {
             self.downloaders.downloader(self.peer.protocol).map_err(|error| failed(error.into()))?;
         match downloader.request(self.peer.address, Ask::new(self.key.piece(number))).await {
             Ok(answer) => Ok(Some(answer.piece().length)),
-            Err(error) if fault(&error) == super::Fault::Lacks => Ok(None),
+            Err(error) if fault(&error) == super::Fault::Missing => Ok(None),
             Err(error) => Err(failed(error)),
         }
     }

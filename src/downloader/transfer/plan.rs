@@ -1,335 +1,565 @@
-//! Which piece is asked of whom next. No I/O, no clock: time is an argument.
+//! Which peer is asked for which piece, and when: no I/O, and time is an argument.
 //!
-//! A peer is worth what it delivers: each free place goes to the peer that would be done first, judged by its rate so far
-//! and by what it has to do already. So a slow peer gets little, and a dead one is left alone for longer each time. What
-//! a peer has that lies or lacks a piece is asked of others first. At the end, when nothing is left to begin, a piece
-//! that drags on at one peer is taken over by another that would be done much earlier.
+//! A *flight* is one request under way. Each free peer is given the next piece that nobody has yet, the peer first that
+//! will deliver it first by what it has delivered so far. Who fails is left alone for a while, twice as long each time,
+//! and in the end for good. Once every piece is in flight, those that are late are asked for a second time elsewhere.
+
+#[cfg(test)]
+mod simulated;
 
 use crate::store::PieceSet;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::wire::Division;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// A peer's place in the list that the plan was made with.
+/// A peer's place in the list of those who are asked.
 pub type PeerIndex = usize;
 
-/// How the pieces of a task are spread over peers.
+/// How the pieces of a task are spread over peers, and how these are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlanSettings {
-    /// Pieces under way at a time, at all peers together. 8, as deployed (`concurrentPieceCount`).
+    /// Requests under way at a time, at all peers together; at least 1. 8, as deployed (`concurrentPieceCount`).
     pub concurrency: usize,
-    /// Failures in a row after which a peer is given up. Between two of them the pause doubles from 100 ms to 5 s, so
-    /// that a restarting peer is found again.
+    /// Requests under way with one peer at most. How many it really gets follows from its rate and its round trip.
+    ///
+    /// 8: as much as one peer is ever worth.
+    pub per_peer: usize,
+    /// Failures in a row after which a peer is given up; at least 1. Those of requests that were under way together count
+    /// once.
+    ///
+    /// 6: with the pauses between them a peer has about 8 s to come back, and as much again as its deadlines take.
     pub attempts: u32,
+    /// The pause after a peer's first failure; it doubles with each further one.
+    pub pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
+    /// Silence of a peer in the middle of its answer, or before it, after which the piece is fetched anew.
+    ///
+    /// 30 s, as the first-byte deadline: no path is silent for so long and then worth waiting for.
+    pub stall: Duration,
+    /// Bytes of pieces that are fetched a second time, in memory until it is clear which answer is first.
+    ///
+    /// 128 MiB, two of the largest pieces that deployed peers cut. One piece may always be.
+    pub spare_memory: u64,
     /// How long to go on asking for pieces that no peer has. A peer that is fetching them itself may have them soon.
     pub patience: Duration,
 }
 
 impl Default for PlanSettings {
     fn default() -> Self {
-        Self { concurrency: 8, attempts: 6, patience: Duration::ZERO }
+        Self {
+            concurrency: 8,
+            per_peer: 8,
+            attempts: 6,
+            pause: Duration::from_millis(250),
+            longest_pause: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+            spare_memory: 128 << 20,
+            patience: Duration::ZERO,
+        }
     }
+}
+
+/// Answers that a peer may give wrongly before it is given up: one may be an accident of the network.
+const LIES: u32 = 3;
+/// How often a peer is asked for a piece that it does not have: it may be fetching it just now.
+const MISSES: u32 = 3;
+/// How often a peer is asked for a piece that it answered wrongly.
+const LIES_PER_PIECE: u32 = 2;
+/// Missing pieces in a row after which a peer is asked more slowly, and, after as many more as it has attempts, no more.
+const MISSES_IN_A_ROW: u32 = 8;
+/// The longest pause before somebody who lacked a piece is asked for it again: by then it may have it.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Requests with a peer of which nothing is known yet: the second hides the round trip of the first.
+const FIRST_WINDOW: usize = 2;
+/// How often late answers are looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// What a first byte takes where nothing is known.
+const ASSUMED_LATENCY: f64 = 0.5;
+/// Seconds over which a peer's rate is averaged: what it did a few seconds ago hardly counts.
+const MEMORY: f64 = 1.0;
+
+/// Why a request failed, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The peer does not have the piece.
+    Missing,
+    /// The peer answered wrongly.
+    Lie,
+    /// The answer broke off.
+    Broken,
+    /// The peer, or the way to it, failed.
+    Failed,
+    /// The peer will never be of use: it is refused, or can't be spoken to.
+    Useless,
 }
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// Ask a peer for a piece. Where another is at it, that request is given up first: its progress is lost, and little.
-    Ask {
-        /// Whom.
-        peer: PeerIndex,
-        /// For which piece.
-        piece: u32,
-        /// Who is at it.
-        instead_of: Option<PeerIndex>,
-    },
-    /// Nothing before a request ends, or this moment comes.
+pub(crate) enum Step {
+    /// Ask `peer` for piece `number`. A `spare` answer stays in memory.
+    Ask { flight: u64, peer: PeerIndex, number: u32, spare: bool },
+    /// Give up a flight: its peer has gone silent.
+    Stalled { flight: u64 },
+    /// Nothing before this time, or before something happens.
     Wait(Option<Instant>),
-    /// Every piece is here.
-    Done,
-    /// No peer is left that could give this piece.
+    /// Nobody is left who could deliver what is missing.
+    /// This piece is the first of it.
     Stuck(u32),
+    /// Every piece is there.
+    Done,
 }
 
-/// Why a request failed, as far as the plan is concerned.
+/// How a peer stands after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The peer does not have the piece.
-    Lacks,
-    /// What it sent is not the piece: content, length or kind.
-    Lied,
-    /// It can't be reached, broke off, was too slow, or is busy.
-    Failed,
-    /// It will not serve this client, whatever is asked.
-    Refused,
-}
-
-/// Answers that were not the piece, after which a peer is not asked for anything any more.
-const STRIKES: u32 = 3;
-
-/// How often peers are asked again for a piece that they lacked.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
-
-#[derive(Debug, Default, Clone)]
-struct Peer {
-    /// Bytes a second, of all its requests together, averaged; `None` before its first piece.
-    rate: Option<f64>,
-    in_flight: usize,
-    failures: u32,
-    strikes: u32,
-    gone: bool,
-    /// Not to be asked before.
-    pause: Option<Instant>,
-}
-
-impl Peer {
-    fn is_able(&self, now: Instant) -> bool {
-        !self.gone && self.pause.is_none_or(|pause| pause <= now)
-    }
+pub(crate) enum Standing {
+    /// It is asked as before.
+    Good,
+    /// It is not asked before this time.
+    Paused(Instant),
+    /// It is not asked any more.
+    GivenUp,
 }
 
 #[derive(Debug)]
 struct Flight {
-    peer: PeerIndex,
-    since: Instant,
+    peer: usize,
+    number: u32,
+    spare: bool,
+    length: u64,
+    asked_at: Instant,
+    answered: bool,
     received: u64,
+    progressed_at: Instant,
+    /// Whether this is the answer that counts, and it is being made durable.
+    won: bool,
 }
 
-/// The state of a transfer of `pieces`.
+#[derive(Debug, Default)]
+struct Peer {
+    in_flight: usize,
+    failures: u32,
+    misses: u32,
+    /// Since when it has had nothing that it was asked for.
+    misses_since: Option<Instant>,
+    lies: u32,
+    retry_at: Option<Instant>,
+    gone: bool,
+    /// Bytes a second, over all flights together.
+    rate: Option<f64>,
+    /// Seconds to the first byte: the smallest seen, since the others include the time that requests queue.
+    latency: Option<f64>,
+    /// Since when `sampled` counts.
+    sampled_from: Option<Instant>,
+    sampled: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    misses: u32,
+    lies: u32,
+    /// Whether an answer was rejected, for whatever reason.
+    rejected: bool,
+    since: Instant,
+    until: Instant,
+}
+
+impl Trouble {
+    fn is_final(&self, patience: Duration) -> bool {
+        let patient = self.until.saturating_duration_since(self.since) < patience;
+        self.misses >= MISSES && !patient || self.lies >= LIES_PER_PIECE
+    }
+}
+
+/// The state of a transfer.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     settings: PlanSettings,
-    peers: Vec<Peer>,
-    /// Not begun.
+    division: Division,
+    /// Pieces that are neither there nor in flight.
     waiting: PieceSet,
-    /// Where to look next in `waiting`, so that pieces go out in order, from a start of its own.
-    cursor: u32,
-    flights: BTreeMap<u32, Flight>,
-    /// Who should not be asked for a piece, as long as there are others.
-    avoid: BTreeMap<u32, BTreeSet<PeerIndex>>,
-    /// When the avoided may be asked again, and since when nobody could be asked.
-    lacking: Option<(Instant, Instant)>,
-    piece_length: u64,
+    /// Where pieces begin to go out: from here on upwards, and then those below.
+    first: u32,
+    peers: Vec<Peer>,
+    flights: BTreeMap<u64, Flight>,
+    /// What went wrong with a piece at a peer.
+    troubles: BTreeMap<u32, BTreeMap<usize, Trouble>>,
+    next_flight: u64,
+    spare_bytes: u64,
 }
 
 impl Plan {
-    /// A plan to get the pieces in `missing`, of `piece_length` bytes each, from `peers` peers, beginning at `first`.
-    #[must_use]
-    pub fn new(
+    /// A plan to get the pieces in `missing`, beginning with `first`, from so many peers.
+    pub(crate) fn new(
         settings: PlanSettings,
-        peers: usize,
+        division: Division,
         missing: PieceSet,
-        piece_length: u64,
+        peers: usize,
         first: u32,
     ) -> Self {
         Self {
             settings,
-            peers: vec![Peer::default(); peers],
+            division,
             waiting: missing,
-            cursor: first,
+            first,
+            peers: (0..peers).map(|_| Peer::default()).collect(),
             flights: BTreeMap::new(),
-            avoid: BTreeMap::new(),
-            lacking: None,
-            piece_length: piece_length.max(1),
+            troubles: BTreeMap::new(),
+            next_flight: 0,
+            spare_bytes: 0,
         }
     }
 
-    /// What to do at `now`. [`Next::Ask`] counts as done.
-    pub fn next(&mut self, now: Instant) -> Next {
+    /// Pieces that are not there yet.
+    pub(crate) fn missing(&self) -> u64 {
+        let flying: PieceSet = self.flights.values().map(|flight| flight.number).collect();
+        self.waiting.len() + flying.len()
+    }
+
+    /// Whether a single flight has the piece.
+    fn flies_alone(&self, number: u32) -> bool {
+        self.flights.values().filter(|flight| flight.number == number).count() == 1
+    }
+
+    /// What to do at `now`; to be called until it says to wait, or that it is over.
+    pub(crate) fn next(&mut self, now: Instant) -> Step {
+        if let Some(flight) = self.stalled(now) {
+            return Step::Stalled { flight };
+        }
+        if self.flights.len() < self.settings.concurrency.max(1)
+            && let Some((peer, number, spare)) = self.assign(now).or_else(|| self.spare(now))
+        {
+            return self.ask(peer, number, spare, now);
+        }
         if self.waiting.is_empty() && self.flights.is_empty() {
-            return Next::Done;
+            return Step::Done;
         }
-        if self.flights.len() < self.settings.concurrency.max(1) {
-            match self.next_waiting(now) {
-                Some((peer, piece)) => {
-                    self.lacking = None;
-                    self.begin(peer, piece, now);
-                    return Next::Ask { peer, piece, instead_of: None };
-                }
-                None if self.waiting.is_empty() => {
-                    if let Some((peer, piece, slow)) = self.takeover(now) {
-                        self.end_flight(piece);
-                        self.begin(peer, piece, now);
-                        return Next::Ask { peer, piece, instead_of: Some(slow) };
-                    }
-                }
-                None => return self.nobody(now),
-            }
-        }
-        // A takeover becomes due with time alone.
-        let endgame = self.waiting.is_empty() && self.peers.len() > 1;
-        Next::Wait(endgame.then(|| now + ASK_AGAIN))
-    }
-
-    /// `bytes` more of a piece are here.
-    pub fn progress(&mut self, piece: u32, bytes: u64) {
-        if let Some(flight) = self.flights.get_mut(&piece) {
-            flight.received += bytes;
+        match self.wake(now) {
+            None if self.flights.is_empty() => Step::Stuck(self.waiting.min().unwrap_or_default()),
+            wake => Step::Wait(wake),
         }
     }
 
-    /// A piece is here, verified and stored.
-    pub fn completed(&mut self, piece: u32, now: Instant) {
-        let Some(flight) = self.end_flight(piece) else { return };
-        self.avoid.remove(&piece);
-        let Some(peer) = self.peers.get_mut(flight.peer) else { return };
-        peer.failures = 0;
-        peer.pause = None;
-        // The others that were under way shared the time, so this piece stands for all of them.
-        let share = (peer.in_flight + 1) as f64;
-        let seconds = now.saturating_duration_since(flight.since).as_secs_f64().max(1e-6);
-        let rate = flight.received.max(1) as f64 * share / seconds;
-        peer.rate = Some(peer.rate.map_or(rate, |before| before + (rate - before) * 0.3));
-    }
-
-    /// A request ended without its piece. Whether the peer is given up.
-    pub fn failed(&mut self, piece: u32, fault: Fault, now: Instant) -> bool {
-        let Some(flight) = self.end_flight(piece) else { return false };
-        self.waiting.insert(piece);
-        let settings = self.settings;
-        let Some(peer) = self.peers.get_mut(flight.peer) else { return false };
-        match fault {
-            Fault::Lacks => {
-                peer.failures = 0;
-                self.avoid.entry(piece).or_default().insert(flight.peer);
-            }
-            //= VTX-SEC-008
-            Fault::Lied => {
-                peer.strikes += 1;
-                peer.gone |= peer.strikes >= STRIKES;
-                self.avoid.entry(piece).or_default().insert(flight.peer);
-            }
-            Fault::Refused => peer.gone = true,
-            Fault::Failed => {
-                peer.failures += 1;
-                peer.gone |= peer.failures >= settings.attempts;
-                let pause = Duration::from_millis(100) * 2u32.pow((peer.failures - 1).min(6));
-                peer.pause = Some(now + pause.min(Duration::from_secs(5)));
-                // Its rate says nothing any more.
-                peer.rate = peer.rate.map(|rate| rate / 2.0);
-            }
-        }
-        peer.gone
-    }
-
-    /// How many pieces are neither here nor under way.
-    #[must_use]
-    pub fn waiting(&self) -> u64 {
-        self.waiting.len()
-    }
-
-    fn begin(&mut self, peer: PeerIndex, piece: u32, now: Instant) {
-        self.waiting.remove(piece);
-        self.cursor = piece.wrapping_add(1);
-        self.flights.insert(piece, Flight { peer, since: now, received: 0 });
+    fn ask(&mut self, peer: usize, number: u32, spare: bool, now: Instant) -> Step {
+        let length = self.division.piece(number).map_or(0, |span| span.length.into());
+        let flight = self.next_flight;
+        self.next_flight += 1;
+        self.waiting.remove(number);
+        self.spare_bytes += if spare { length } else { 0 };
         if let Some(peer) = self.peers.get_mut(peer) {
+            peer.sampled_from.get_or_insert(now);
             peer.in_flight += 1;
         }
+        let (answered, received, won) = (false, 0, false);
+        let new = Flight {
+            peer,
+            number,
+            spare,
+            length,
+            asked_at: now,
+            answered,
+            received,
+            progressed_at: now,
+            won,
+        };
+        self.flights.insert(flight, new);
+        Step::Ask { flight, peer, number, spare }
     }
 
-    fn end_flight(&mut self, piece: u32) -> Option<Flight> {
-        let flight = self.flights.remove(&piece)?;
+    /// The peer that will deliver first, with the lowest piece that it may be asked for.
+    fn assign(&self, now: Instant) -> Option<(usize, u32, bool)> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let free = (0..).zip(&self.peers).filter(|(_, peer)| self.is_free(peer, now));
+        let mut free: Vec<(usize, f64)> =
+            free.map(|(index, peer)| (index, peer.eta(self.usual_length()).unwrap_or(0.0))).collect();
+        free.sort_by(|a, b| a.1.total_cmp(&b.1));
+        free.into_iter().find_map(|(peer, _)| {
+            let mut pieces = self.waiting.range(self.first..).chain(self.waiting.range(..self.first));
+            let number = pieces.find(|number| self.may_ask(peer, *number, now))?;
+            Some((peer, number, false))
+        })
+    }
+
+    /// A late flight, and a peer that would have its piece in less than half the time that it still needs.
+    fn spare(&self, now: Instant) -> Option<(usize, u32, bool)> {
+        let mut late: Vec<(f64, &Flight)> = self
+            .flights
+            .values()
+            .filter(|flight| !flight.won && self.flies_alone(flight.number))
+            .filter(|flight| {
+                self.spare_bytes == 0 || self.spare_bytes + flight.length <= self.settings.spare_memory
+            })
+            .map(|flight| (self.remaining(flight, now), flight))
+            .collect();
+        late.sort_by(|a, b| b.0.total_cmp(&a.0));
+        late.into_iter().find_map(|(remaining, flight)| {
+            let free = (0..).zip(&self.peers).filter(|(index, peer)| {
+                *index != flight.peer && self.is_free(peer, now) && self.may_ask(*index, flight.number, now)
+            });
+            let etas = free.map(|(index, peer)| (peer.eta(flight.length).unwrap_or(ASSUMED_LATENCY), index));
+            let (eta, peer) = etas.min_by(|a, b| a.0.total_cmp(&b.0))?;
+            (2.0 * eta < remaining).then_some((peer, flight.number, true))
+        })
+    }
+
+    /// Seconds that a flight still needs.
+    fn remaining(&self, flight: &Flight, now: Instant) -> f64 {
+        let silence = now.saturating_duration_since(flight.progressed_at).as_secs_f64();
+        let flown = now.saturating_duration_since(flight.asked_at).as_secs_f64();
+        let own = (flight.received > 0 && flown > 0.0).then(|| flight.received as f64 / flown);
+        let peer = self.peers.get(flight.peer);
+        let share = peer.and_then(|peer| Some(peer.rate? / peer.in_flight.max(1) as f64));
+        let rate = match (own, share) {
+            (Some(own), Some(share)) => own.min(share),
+            (own, share) => own.or(share).unwrap_or(f64::INFINITY),
+        };
+        let left = flight.length.saturating_sub(flight.received) as f64;
+        (left / rate.max(1.0)).max(silence)
+    }
+
+    fn usual_length(&self) -> u64 {
+        self.division.piece_length().into()
+    }
+
+    fn is_free(&self, peer: &Peer, now: Instant) -> bool {
+        !peer.gone
+            && peer.retry_at.is_none_or(|retry_at| retry_at <= now)
+            && peer.in_flight < peer.window(self.usual_length(), self.settings.per_peer)
+    }
+
+    fn may_ask(&self, peer: usize, number: u32, now: Instant) -> bool {
+        let Some(troubles) = self.troubles.get(&number) else { return true };
+        let Some(trouble) = troubles.get(&peer) else { return true };
+        if trouble.is_final(self.settings.patience) || now < trouble.until {
+            return false;
+        }
+        //= VTX-SEC-008
+        !trouble.rejected
+            || (0..).zip(&self.peers).all(|(index, other)| other.gone || troubles.contains_key(&index))
+    }
+
+    fn stalled(&self, now: Instant) -> Option<u64> {
+        let stalled = |flight: &Flight| !flight.won && now >= flight.progressed_at + self.settings.stall;
+        self.flights.iter().find_map(|(id, flight)| stalled(flight).then_some(*id))
+    }
+
+    /// When something changes by itself; `None` when nothing does.
+    fn wake(&self, now: Instant) -> Option<Instant> {
+        let stall =
+            self.flights.values().filter(|flight| !flight.won).map(|f| f.progressed_at + self.settings.stall);
+        let mut wake = stall.min();
+        let mut sooner = |at: Instant| wake = Some(wake.map_or(at, |wake: Instant| wake.min(at)));
+        if !self.flights.is_empty() && self.peers.len() > 1 {
+            sooner(now + LOOK_AGAIN);
+        }
+        for peer in self.peers.iter().filter(|peer| !peer.gone) {
+            if let Some(retry_at) = peer.retry_at.filter(|retry_at| *retry_at > now) {
+                sooner(retry_at);
+            }
+        }
+        for (number, troubles) in &self.troubles {
+            for (index, trouble) in troubles {
+                let gone = self.peers.get(*index).is_none_or(|peer| peer.gone);
+                if self.waiting.contains(*number)
+                    && !gone
+                    && !trouble.is_final(self.settings.patience)
+                    && trouble.until > now
+                {
+                    sooner(trouble.until);
+                }
+            }
+        }
+        wake
+    }
+
+    /// The peer has begun to answer at `now`; without effect when that is known.
+    pub(crate) fn answered(&mut self, flight: u64, now: Instant) {
+        let Some(flight) = self.flights.get_mut(&flight).filter(|flight| !flight.answered) else { return };
+        flight.answered = true;
+        flight.progressed_at = now;
+        let latency = now.saturating_duration_since(flight.asked_at).as_secs_f64();
         if let Some(peer) = self.peers.get_mut(flight.peer) {
-            peer.in_flight -= 1;
+            peer.latency = Some(peer.latency.map_or(latency, |known| known.min(latency)));
+        }
+    }
+
+    /// So many content bytes of the flight have arrived. `held_up`: it is this side that takes its time.
+    pub(crate) fn progress(&mut self, flight: u64, received: u64, held_up: bool, now: Instant) {
+        let Some(flight) = self.flights.get_mut(&flight) else { return };
+        if held_up || received > flight.received {
+            flight.progressed_at = now;
+        }
+        let more = received.saturating_sub(flight.received);
+        flight.received += more;
+        if let Some(peer) = self.peers.get_mut(flight.peer) {
+            peer.delivered(more, now);
+        }
+    }
+
+    /// The whole piece is here and verified. `None`: another answer was first, and this one is over. Otherwise this one
+    /// counts, and the flights returned are over.
+    pub(crate) fn verified(&mut self, flight: u64, now: Instant) -> Option<Vec<u64>> {
+        let (peer, number, length) = {
+            let flight = self.flights.get(&flight)?;
+            (flight.peer, flight.number, flight.length)
+        };
+        self.progress(flight, length, false, now);
+        if let Some(peer) = self.peers.get_mut(peer) {
+            (peer.failures, peer.misses, peer.misses_since, peer.retry_at) = (0, 0, None, None);
+        }
+        let same = self.flights.iter().filter(|(_, other)| other.number == number);
+        let others: Vec<(u64, bool)> =
+            same.filter(|(id, _)| **id != flight).map(|(id, other)| (*id, other.won)).collect();
+        if others.iter().any(|(_, won)| *won) {
+            self.end(flight, now);
+            return None;
+        }
+        if let Some(flight) = self.flights.get_mut(&flight) {
+            flight.won = true;
+        }
+        // Its peer is free for another request while the disk takes its time.
+        self.landed(peer, now);
+        for (other, _) in &others {
+            self.end(*other, now);
+        }
+        Some(others.into_iter().map(|(other, _)| other).collect())
+    }
+
+    /// The piece of the flight is durable.
+    pub(crate) fn committed(&mut self, flight: u64, now: Instant) {
+        if let Some(flight) = self.end(flight, now) {
+            self.troubles.remove(&flight.number);
+        }
+    }
+
+    /// The flight has failed. How its peer stands now.
+    pub(crate) fn failed(&mut self, flight: u64, fault: Fault, now: Instant) -> Standing {
+        let Some(Flight { peer: index, number, .. }) = self.end(flight, now) else { return Standing::Good };
+        if !self.flights.values().any(|flight| flight.number == number) {
+            self.waiting.insert(number);
+        }
+        let settings = self.settings;
+        let Some(peer) = self.peers.get_mut(index) else { return Standing::GivenUp };
+        if matches!(fault, Fault::Missing | Fault::Lie | Fault::Broken) {
+            let troubles = self.troubles.entry(number).or_default();
+            let trouble = troubles.entry(index).or_insert(Trouble {
+                misses: 0,
+                lies: 0,
+                rejected: false,
+                since: now,
+                until: now,
+            });
+            trouble.misses += u32::from(fault == Fault::Missing);
+            trouble.lies += u32::from(fault == Fault::Lie);
+            trouble.rejected |= fault != Fault::Missing;
+            let pause = settings.pause_after(trouble.misses + trouble.lies);
+            trouble.until = now + if fault == Fault::Missing { pause.min(ASK_AGAIN) } else { pause };
+        }
+        let failed = match fault {
+            Fault::Useless => {
+                peer.gone = true;
+                false
+            }
+            Fault::Lie => {
+                peer.lies += 1;
+                peer.gone |= peer.lies >= LIES;
+                false
+            }
+            Fault::Missing => {
+                peer.misses += 1;
+                let since = *peer.misses_since.get_or_insert(now);
+                if let Some(more) = peer.misses.checked_sub(MISSES_IN_A_ROW) {
+                    peer.retry_at = Some(now + settings.pause_after(more).min(ASK_AGAIN));
+                    let patient = now.saturating_duration_since(since) < settings.patience;
+                    peer.gone |= more >= settings.attempts && !patient;
+                }
+                false
+            }
+            // Requests that fail together fail once.
+            Fault::Failed | Fault::Broken => peer.retry_at.is_none_or(|retry_at| retry_at <= now),
+        };
+        if failed {
+            peer.failures += 1;
+            peer.gone |= peer.failures >= settings.attempts.max(1);
+            peer.retry_at = Some(now + settings.pause_after(peer.failures));
+        }
+        match peer.retry_at.filter(|retry_at| *retry_at > now) {
+            _ if peer.gone => Standing::GivenUp,
+            Some(retry_at) => Standing::Paused(retry_at),
+            None => Standing::Good,
+        }
+    }
+
+    fn end(&mut self, flight: u64, now: Instant) -> Option<Flight> {
+        let flight = self.flights.remove(&flight)?;
+        self.spare_bytes -= if flight.spare { flight.length } else { 0 };
+        if !flight.won {
+            self.landed(flight.peer, now);
         }
         Some(flight)
     }
 
-    /// A piece that is to be begun, and who is to give it.
-    fn next_waiting(&mut self, now: Instant) -> Option<(PeerIndex, u32)> {
-        // Without exceptions the first piece will do. With them, every piece that somebody can't give is looked at, and
-        // one that nobody can give now is passed over.
-        let from = self.cursor;
-        let ahead = self.waiting.range(from..).chain(self.waiting.range(..from));
-        for piece in ahead.take(self.avoid.len() + 1) {
-            if let Some(peer) = self.best(piece, now) {
-                return Some((peer, piece));
+    /// A peer has one request less.
+    fn landed(&mut self, peer: usize, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.in_flight = peer.in_flight.saturating_sub(1);
+            if peer.in_flight == 0 || peer.rate.is_none() {
+                peer.sample(now);
+            }
+            // Time in which nothing was asked of it says nothing of it.
+            if peer.in_flight == 0 {
+                (peer.sampled_from, peer.sampled) = (None, 0);
             }
         }
-        None
+    }
+}
+
+impl PlanSettings {
+    /// The pause after so many failures in a row.
+    pub(super) fn pause_after(&self, failures: u32) -> Duration {
+        self.pause.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.longest_pause)
+    }
+}
+
+impl Peer {
+    /// Seconds until it would have delivered `length` bytes more; `None` while nothing is known of it.
+    fn eta(&self, length: u64) -> Option<f64> {
+        let queued = (self.in_flight + 1) as f64 * length as f64;
+        Some(self.latency.unwrap_or(ASSUMED_LATENCY) + queued / self.rate?.max(1.0))
     }
 
-    /// Who would be done first with one more piece.
-    fn best(&self, piece: u32, now: Instant) -> Option<PeerIndex> {
-        let avoided = self.avoid.get(&piece);
-        let able = self.peers.iter().enumerate().filter(|(index, peer)| {
-            peer.is_able(now) && !avoided.is_some_and(|avoided| avoided.contains(index))
-        });
-        able.min_by(|(_, a), (_, b)| self.estimate(a).total_cmp(&self.estimate(b))).map(|(index, _)| index)
-    }
-
-    /// Seconds until a peer would have delivered one more piece. One that has not shown its rate yet is taken to be as
-    /// good as the best, until it has something to show.
-    fn estimate(&self, peer: &Peer) -> f64 {
-        let best = self.peers.iter().filter_map(|peer| peer.rate).fold(1.0, f64::max);
-        let load = (peer.in_flight + 1) as f64;
-        load * self.piece_length as f64 / peer.rate.unwrap_or(best).max(1.0)
-    }
-
-    /// A piece that drags on, and who would have it much earlier.
-    fn takeover(&self, now: Instant) -> Option<(PeerIndex, u32, PeerIndex)> {
-        /// By how much the other has to be faster: a piece that is taken over begins anew.
-        const FACTOR: f64 = 2.0;
-        /// Below it, nothing is won that anybody would notice.
-        const NOTICEABLE: f64 = 0.2;
-        let late = self.flights.iter().filter_map(|(piece, flight)| {
-            let elapsed = now.saturating_duration_since(flight.since).as_secs_f64();
-            let rate = flight.received as f64 / elapsed.max(1e-6);
-            let left = self.piece_length.saturating_sub(flight.received) as f64 / rate.max(1.0);
-            let peer = self.best(*piece, now).filter(|peer| *peer != flight.peer)?;
-            let state = self.peers.get(peer)?;
-            // Only on proof: a peer that has delivered before.
-            state.rate?;
-            let other = self.estimate(state);
-            // At the begin of a request its rate says nothing; by then the other could have delivered.
-            let is_late = elapsed > other * FACTOR && left > other * FACTOR && left > NOTICEABLE;
-            is_late.then_some((peer, *piece, flight.peer, left))
-        });
-        late.max_by(|a, b| a.3.total_cmp(&b.3)).map(|(peer, piece, slow, _)| (peer, piece, slow))
-    }
-
-    /// Nobody can be asked for what is waiting: wait for somebody, or give up.
-    fn nobody(&mut self, now: Instant) -> Next {
-        let first = self.waiting.min().unwrap_or_default();
-        let alive = self.peers.iter().filter(|peer| !peer.gone);
-        let pause = alive.clone().filter_map(|peer| peer.pause).filter(|pause| *pause > now).min();
-        if alive.clone().next().is_none() {
-            return if self.flights.is_empty() { Next::Stuck(first) } else { Next::Wait(None) };
-        }
-        // Somebody who is not avoided comes back after a pause.
-        let comes_back = self.waiting.iter().take(self.avoid.len() + 1).any(|piece| {
-            let avoided = self.avoid.get(&piece);
-            self.peers
-                .iter()
-                .enumerate()
-                .any(|(index, peer)| !peer.gone && !avoided.is_some_and(|avoided| avoided.contains(&index)))
-        });
-        if comes_back {
-            self.lacking = None;
-            return Next::Wait(pause);
-        }
-        // Everybody is avoided: after a while the best of a bad lot is asked again.
-        let (again, since) = *self.lacking.get_or_insert((now + ASK_AGAIN, now));
-        if now >= again {
-            if now.saturating_duration_since(since) > self.settings.patience {
-                return if self.flights.is_empty() { Next::Stuck(first) } else { Next::Wait(None) };
+    /// How many flights fill the way to it, and as many again, so that it can show that more is possible.
+    fn window(&self, length: u64, most: usize) -> usize {
+        let wanted = match (self.rate, self.latency) {
+            // One request finds out whether it is back.
+            _ if self.failures > 0 => 1,
+            (Some(rate), Some(latency)) => {
+                FIRST_WINDOW + (2.0 * rate * latency / length.max(1) as f64) as usize
             }
-            self.lacking = Some((now + ASK_AGAIN, since));
-            self.avoid.clear();
-            return self.next_or_wait(now);
-        }
-        if self.settings.patience.is_zero() && self.flights.is_empty() {
-            return Next::Stuck(first);
-        }
-        Next::Wait(Some(again))
+            _ => FIRST_WINDOW,
+        };
+        wanted.min(most.max(1))
     }
 
-    fn next_or_wait(&mut self, now: Instant) -> Next {
-        match self.next_waiting(now) {
-            Some((peer, piece)) => {
-                self.begin(peer, piece, now);
-                Next::Ask { peer, piece, instead_of: None }
-            }
-            None => Next::Wait(Some(now + ASK_AGAIN)),
+    fn delivered(&mut self, bytes: u64, now: Instant) {
+        /// Shorter samples say more of the timing of reads than of the path.
+        const SAMPLE: Duration = Duration::from_millis(200);
+        self.sampled += bytes;
+        if self.sampled_from.is_some_and(|from| now.saturating_duration_since(from) >= SAMPLE) {
+            self.sample(now);
+        }
+    }
+
+    fn sample(&mut self, now: Instant) {
+        let Some(from) = self.sampled_from else { return };
+        let seconds = now.saturating_duration_since(from).as_secs_f64();
+        if seconds > 0.0 {
+            let rate = self.sampled as f64 / seconds;
+            let weight = seconds / (seconds + MEMORY);
+            self.rate = Some(self.rate.map_or(rate, |known| known + weight * (rate - known)));
+            (self.sampled_from, self.sampled) = (Some(now), 0);
         }
     }
 }
