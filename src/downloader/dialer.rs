@@ -4,6 +4,8 @@ use super::ConnectError;
 #[cfg(feature = "quic")]
 use super::Protocol;
 use super::pool::Dial;
+#[cfg(feature = "grpc")]
+use crate::client::GrpcClient;
 #[cfg(feature = "quic")]
 use crate::client::QuicClient;
 use crate::client::TcpClient;
@@ -118,6 +120,22 @@ impl Dialer {
         Ok(TcpClient::new(stream, self.runtime.clone(), self.deadlines))
     }
 
+    /// A gRPC connection to `to`, protected where identity is demanded.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    #[cfg(feature = "grpc")]
+    pub async fn grpc(&self, to: SocketAddr) -> Result<GrpcClient, ConnectError> {
+        self.in_time(async {
+            let mut stream = self.network.connect(to).await?;
+            if let Some(tls) = self.tls.as_ref().filter(|tls| tls.demands_identity()) {
+                stream = tls::connect_http2(tls, to, stream).await?;
+            }
+            Ok(GrpcClient::new(stream, to, self.runtime.clone(), self.deadlines).await?)
+        })
+        .await
+    }
+
     async fn in_time<T>(
         &self,
         connecting: impl Future<Output = Result<T, ConnectError>>,
@@ -132,6 +150,14 @@ impl Dial<TcpClient> for Dialer {
     fn dial(&self, to: SocketAddr) -> BoxFuture<'static, Result<TcpClient, ConnectError>> {
         let dialer = self.clone();
         Box::pin(async move { dialer.tcp(to).await })
+    }
+}
+
+#[cfg(feature = "grpc")]
+impl Dial<GrpcClient> for Dialer {
+    fn dial(&self, to: SocketAddr) -> BoxFuture<'static, Result<GrpcClient, ConnectError>> {
+        let dialer = self.clone();
+        Box::pin(async move { dialer.grpc(to).await })
     }
 }
 

@@ -11,12 +11,14 @@ pub struct DownloaderFactory {
 }
 
 impl DownloaderFactory {
-    /// The downloaders whose connections `dialer` makes: TCP, and QUIC where the build has it.
+    /// The downloaders whose connections `dialer` makes: TCP, and QUIC and gRPC where the build has them.
     #[must_use]
     pub fn new(dialer: &Dialer, settings: PoolSettings) -> Self {
         let factory = Self::default().with(Arc::new(TcpDownloader::new(dialer.clone(), settings)));
         #[cfg(feature = "quic")]
         let factory = factory.with(Arc::new(super::QuicDownloader::new(dialer.clone(), settings)));
+        #[cfg(feature = "grpc")]
+        let factory = factory.with(Arc::new(super::GrpcDownloader::new(dialer.clone(), settings)));
         factory
     }
 

@@ -1,12 +1,14 @@
 //! Pieces from peers, files from pieces.
 //!
-//! A [`Downloader`] asks peers over one protocol and keeps connections to them; [`QuicDownloader`] and [`TcpDownloader`]
-//! are two. [`DownloaderFactory`] makes the one that a configuration names. Whoever wants a piece from a given peer takes
-//! a [`StorageClient`].
+//! A [`Downloader`] asks peers over one protocol and keeps connections to them; there is one each for QUIC, TCP and
+//! gRPC. [`DownloaderFactory`] makes the one that a configuration names. Whoever wants a piece from a given peer takes a
+//! [`StorageClient`].
 
 mod dialer;
 mod error;
 mod factory;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod peer;
 mod pool;
 #[cfg(feature = "quic")]
@@ -18,6 +20,8 @@ pub mod transfer;
 pub use dialer::Dialer;
 pub use error::{ConnectError, DownloadError};
 pub use factory::DownloaderFactory;
+#[cfg(feature = "grpc")]
+pub use grpc::GrpcDownloader;
 pub use peer::{Peer, PeerError, PeerName, Protocol};
 pub use pool::{PoolSettings, PoolStats};
 #[cfg(feature = "quic")]
@@ -42,6 +46,18 @@ pub struct DownloadedPiece {
     pub offset: u64,
     /// The digest of the content, computed here.
     pub digest: Digest,
+}
+
+impl DownloadedPiece {
+    /// The piece that a strict request is answered with.
+    async fn collect(mut answer: Answer) -> Result<Self, DownloadError> {
+        let content = Cursor::new(answer.collect().await?);
+        let offset = answer.piece().claimed_offset;
+        let digest = answer.received().and_then(|received| received.verified);
+        // A strict request ends without an error only with a digest.
+        let digest = digest.ok_or(crate::client::Failure::NotAnswered)?;
+        Ok(Self { content, offset, digest })
+    }
 }
 
 /// Asks peers for pieces over one protocol.
@@ -87,13 +103,7 @@ pub trait Downloader: Send + Sync + fmt::Debug + 'static {
         let _ = host_id;
         Box::pin(async move {
             let ask = Ask::new(Download { kind: PieceKind::Piece, task_id, number });
-            let mut answer = self.request(address, ask).await?;
-            let content = Cursor::new(answer.collect().await?);
-            let offset = answer.piece().claimed_offset;
-            let digest = answer.received().and_then(|received| received.verified);
-            // A strict request ends without an error only with a digest.
-            let digest = digest.ok_or(crate::client::Failure::NotAnswered)?;
-            Ok(DownloadedPiece { content, offset, digest })
+            DownloadedPiece::collect(self.request(address, ask).await?).await
         })
     }
 }

@@ -21,6 +21,9 @@ fn last_object(output: &Output) -> serde_json::Value {
     serde_json::from_str(last).unwrap()
 }
 
+/// What a server listens for.
+const PROTOCOLS: &[&str] = if cfg!(feature = "grpc") { &["quic", "tcp", "grpc"] } else { &["quic", "tcp"] };
+
 /// `vortex serve`, ended when dropped.
 struct Serving {
     child: Child,
@@ -31,7 +34,7 @@ impl Serving {
     fn new(arguments: &[&str]) -> Self {
         let mut child = vortex()
             .arg("serve")
-            .args(["--quic", "127.0.0.1:0", "--tcp", "127.0.0.1:0"])
+            .args(PROTOCOLS.iter().flat_map(|protocol| [format!("--{protocol}"), "127.0.0.1:0".to_owned()]))
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -92,7 +95,7 @@ fn a_file_goes_from_import_over_serve_to_get() {
         let pinned = Serving::new(&["--dir", &store]);
         let ticket = pinned.ready["tasks"].as_array().unwrap().iter().find(|it| it["task"] == task).unwrap();
         let ticket = ticket["ticket"].as_str().unwrap().to_owned();
-        for protocol in ["auto", "quic", "tcp"] {
+        for protocol in PROTOCOLS.iter().copied().chain(["auto"]) {
             let got = run(&["get", &ticket, "-o", &out, "--protocol", protocol, "--json"]);
             let done = last_object(&got);
             assert_eq!((&done["event"], &done["bytes"]), (&"done".into(), &length.into()), "{done}");
@@ -103,7 +106,7 @@ fn a_file_goes_from_import_over_serve_to_get() {
         drop(pinned);
 
         let insecure = Serving::new(&["--dir", &store, "--insecure"]);
-        for protocol in ["quic", "tcp"] {
+        for protocol in PROTOCOLS {
             for what in [task, &manifest] {
                 let peer = insecure.peer(protocol);
                 let got = run(&["get", what, "--peer", &peer, "--kind", kind, "-o", &out, "--insecure"]);
@@ -161,6 +164,25 @@ fn exit_codes_say_what_went_wrong() {
             "{arguments:?}: {object}"
         );
         assert!(!Path::new(&out).exists(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn all_protocols_together_give_one_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let source = file(directory.path(), "source", 4 << 20);
+    let (store, out) = (path("store"), path("out"));
+    let serving = Serving::new(&[&source, "--dir", &store, "--piece-length", "64KiB"]);
+    // Slow enough that every peer has its turn before another has given all.
+    let got = run(&["get", serving.text("ticket"), "-o", &out, "--limit", "20MiB", "--json"]);
+    let done = last_object(&got);
+    assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&source).unwrap());
+    let shares = done["peers"].as_array().unwrap();
+    for protocol in PROTOCOLS {
+        let peer = serving.peer(protocol);
+        let share = shares.iter().find(|share| share["peer"] == peer).unwrap_or_else(|| panic!("{done}"));
+        assert!(share["pieces"].as_u64().unwrap() > 0, "{peer}: {done}");
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Served {
     pub(crate) server: StorageServer,
     pub(crate) quic: SocketAddr,
     pub(crate) tcp: SocketAddr,
+    #[cfg(feature = "grpc")]
+    pub(crate) grpc: SocketAddr,
     pub(crate) endpoint: QuicEndpoint,
     pub(crate) dialer: quic::QuicClient,
     serving: QuicEndpoint,
@@ -47,10 +49,30 @@ impl Served {
         let listener = network.listen(LOOPBACK).await.unwrap();
         let tcp = listener.local_addr().unwrap();
         server.serve_tcp(listener);
+        #[cfg(feature = "grpc")]
+        let grpc = {
+            let listener = network.listen(LOOPBACK).await.unwrap();
+            let grpc = listener.local_addr().unwrap();
+            server.serve_grpc(listener, None);
+            grpc
+        };
         let endpoint = bind(None).await.unwrap();
         let trust = ClientTls::new(&crypto, &Trust::Insecure, None).unwrap();
         let dialer = quic::QuicClient::new(runtime.clone(), &quic_settings, trust.into());
-        Self { runtime, network, store, server, quic, tcp, endpoint, dialer, serving, tls }
+        Self {
+            runtime,
+            network,
+            store,
+            server,
+            quic,
+            tcp,
+            #[cfg(feature = "grpc")]
+            grpc,
+            endpoint,
+            dialer,
+            serving,
+            tls,
+        }
     }
 
     /// Serves by `server` from now on, at other addresses.

@@ -104,6 +104,36 @@ async fn a_file_comes_from_all_peers_whatever_their_protocol() {
     }
 }
 
+#[cfg(feature = "grpc")]
+#[tokio::test]
+async fn a_file_comes_over_each_protocol_alone_and_over_all_at_once() {
+    let fetching = Fetching::new(&[ServerSettings::default()]).await;
+    let served = &fetching.served[0];
+    let peers = [
+        Peer { protocol: Protocol::Quic, address: served.quic },
+        Peer { protocol: Protocol::Tcp, address: served.tcp },
+        Peer { protocol: Protocol::Grpc, address: served.grpc },
+    ];
+    let alone = peers.iter().map(|peer| vec![*peer]);
+    for kind in PieceKind::ALL {
+        let whole = content(200_003);
+        let key = served.insert(kind, &whole, 1000).await;
+        for peers in alone.clone().chain([peers.to_vec()]) {
+            let store = MemoryStore::new(served.runtime.clone());
+            let mut transfer = fetching.transfer(task(key, whole.len(), 1000));
+            (transfer.peers, transfer.store) = (peers, Arc::new(store.clone()));
+            let report = transfer.run().await.unwrap();
+            assert!(shares(&report).iter().all(|pieces| *pieces > 0), "{report:?}");
+            let mut received = Vec::new();
+            for number in 0..201 {
+                let piece = store.piece(key.piece(number)).await.unwrap();
+                received.extend_from_slice(&piece.content.read(0, 1000).await.unwrap());
+            }
+            assert_eq!(received, whole);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_liar_is_found_out_and_its_pieces_come_from_elsewhere() {
     //= VTX-SEC-008 test

@@ -19,7 +19,7 @@ use vortex_p2p::ticket::Ticket;
 use vortex_p2p::transport::quic::{DatagramSize, QuicEndpoint, QuicSettings};
 use vortex_p2p::transport::tls::{Identity, ServerIdentity, ServerTls};
 
-/// Give pieces to other peers, over QUIC and TCP
+/// Give pieces to other peers, over QUIC, TCP and gRPC
 ///
 /// Files are imported into the store that --dir names, and all that is in it is served. Without --ca and --insecure it prints a ticket for each task, which `vortex get` takes.
 #[derive(Debug, Args)]
@@ -38,6 +38,10 @@ pub(crate) struct Arguments {
     /// Address and port for TCP; port 0 takes a free one [default: 0.0.0.0:4005]
     #[arg(long, value_name = "ADDR", env = "VORTEX_TCP")]
     tcp: Option<SocketAddr>,
+    /// Address and port for gRPC, which is served only where this or --config asks for it
+    #[cfg(feature = "grpc")]
+    #[arg(long, value_name = "ADDR", env = "VORTEX_GRPC")]
+    grpc: Option<SocketAddr>,
     /// Address that tickets name, where it is not the one that is listened on
     #[arg(long, value_name = "IP", env = "VORTEX_ADVERTISE")]
     advertise: Option<IpAddr>,
@@ -57,6 +61,8 @@ struct Ready {
     tasks: Vec<ReadyTask>,
     quic: SocketAddr,
     tcp: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grpc: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ticket: Option<String>,
 }
@@ -101,13 +107,20 @@ pub(crate) fn run(arguments: &Arguments, _output: &Output) -> Result<Exit, Failu
             world.network.listen(bind).await.map_err(|error| listen_failed("TCP", bind, &error))?;
         let tcp = listener.local_addr().map_err(|error| listen_failed("TCP", bind, &error))?;
         //= VTX-SEC-011
-        if arguments.identity.insecure {
-            server.serve_tcp(listener);
-        } else {
-            server.serve_tcp_tls(listener, tls);
+        let tls = (!arguments.identity.insecure).then_some(tls);
+        match tls.clone() {
+            None => server.serve_tcp(listener),
+            Some(tls) => server.serve_tcp_tls(listener, tls),
         }
+        #[cfg(feature = "grpc")]
+        let grpc = match grpc_address(arguments, &config) {
+            Some(bind) => Some(serve_grpc(&world, &server, bind, tls).await?),
+            None => None,
+        };
+        #[cfg(not(feature = "grpc"))]
+        let grpc = None;
 
-        let peers = peers(arguments, quic, tcp);
+        let peers = peers(arguments, quic, tcp, grpc);
         let ticket = |task: &Task| {
             let fingerprint = tickets.as_ref()?.current().fingerprint()?;
             Some(Ticket { task: task.key, fingerprint, peers: peers.clone() }.to_string())
@@ -129,6 +142,7 @@ pub(crate) fn run(arguments: &Arguments, _output: &Output) -> Result<Exit, Failu
             tasks: listed,
             quic,
             tcp,
+            grpc,
             ticket: first.and_then(ticket),
         };
         let mut out = std::io::stdout();
@@ -141,6 +155,27 @@ pub(crate) fn run(arguments: &Arguments, _output: &Output) -> Result<Exit, Failu
         server.shutdown().await;
         Ok(Exit::Done)
     })
+}
+
+/// Where gRPC is served: where the command line says, or else the configuration that was given.
+#[cfg(feature = "grpc")]
+fn grpc_address(arguments: &Arguments, config: &Config) -> Option<SocketAddr> {
+    let server = &config.upload.server;
+    arguments.grpc.or(arguments.config.is_some().then_some(SocketAddr::new(server.ip, server.port)))
+}
+
+#[cfg(feature = "grpc")]
+async fn serve_grpc(
+    world: &World,
+    server: &StorageServer,
+    bind: SocketAddr,
+    tls: Option<ServerTls>,
+) -> Result<SocketAddr, Failure> {
+    let failed = |error| listen_failed("gRPC", bind, &error);
+    let listener = world.network.listen(bind).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    server.serve_grpc(listener, tls);
+    Ok(address)
 }
 
 /// Tells people what to do next.
@@ -262,8 +297,11 @@ pub(crate) fn quic_settings(config: &Config, bind: SocketAddr) -> QuicSettings {
 }
 
 /// What a ticket names: where the listeners are, seen from elsewhere.
-fn peers(arguments: &Arguments, quic: SocketAddr, tcp: SocketAddr) -> Vec<Peer> {
-    [(Protocol::Quic, quic), (Protocol::Tcp, tcp)]
+fn peers(arguments: &Arguments, quic: SocketAddr, tcp: SocketAddr, grpc: Option<SocketAddr>) -> Vec<Peer> {
+    let listening = [(Protocol::Quic, Some(quic)), (Protocol::Tcp, Some(tcp)), (Protocol::Grpc, grpc)];
+    listening
+        .into_iter()
+        .filter_map(|(protocol, listens)| Some((protocol, listens?)))
         .map(|(protocol, listens)| {
             let ip = match arguments.advertise {
                 Some(ip) => ip,
@@ -272,7 +310,7 @@ fn peers(arguments: &Arguments, quic: SocketAddr, tcp: SocketAddr) -> Vec<Peer> 
             };
             Peer { protocol, address: SocketAddr::new(ip, listens.port()) }
         })
-        .into()
+        .collect()
 }
 
 /// The address from which this machine would reach others. Nothing is sent: a datagram socket only asks the routing

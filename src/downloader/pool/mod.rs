@@ -272,7 +272,7 @@ impl<C: Pooled> Lease<C> {
     }
 
     /// Takes the connection out of the pool: no other request gets it. Those that use it are not disturbed.
-    #[cfg(feature = "quic")]
+    #[cfg(any(feature = "quic", feature = "grpc"))]
     pub(crate) fn retire(&self) {
         self.pool.with(|shared, _| shared.state.retire(self.address, self.id));
     }

@@ -239,7 +239,7 @@ impl<C: Pooled, E: Clone> State<C, E> {
     }
 
     /// Takes a connection out, so that no further request gets it.
-    #[cfg(feature = "quic")]
+    #[cfg(any(feature = "quic", feature = "grpc"))]
     pub(crate) fn retire(&mut self, address: SocketAddr, id: u64) {
         self.remove(address, id);
     }

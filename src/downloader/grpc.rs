@@ -1,0 +1,85 @@
+//! Pieces over gRPC.
+
+use super::pool::{Pool, PoolSettings, PoolStats, Pooled};
+use super::{ConnectError, Dialer, DownloadError, DownloadedPiece, Downloader, Protocol};
+use crate::client::{Answer, Ask, Failure, GrpcClient, RequestError};
+use crate::runtime::BoxFuture;
+use crate::wire::{Download, PieceKind, TaskId};
+use std::net::SocketAddr;
+
+impl Pooled for GrpcClient {
+    const SHARED: bool = true;
+
+    fn is_open(&mut self) -> bool {
+        !self.is_closed()
+    }
+
+    fn share(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+/// Asks peers over gRPC, as they exchanged pieces before Vortex; requests to one peer share its connections.
+///
+/// An answer is in memory as a whole when [`Downloader::request`] returns: a response of gRPC is one message.
+#[derive(Debug)]
+pub struct GrpcDownloader {
+    pool: Pool<GrpcClient>,
+}
+
+impl GrpcDownloader {
+    /// A downloader whose connections `dialer` makes.
+    #[must_use]
+    pub fn new(dialer: Dialer, settings: PoolSettings) -> Self {
+        Self { pool: Pool::new(dialer.runtime().clone(), settings, dialer) }
+    }
+
+    /// What the pool has done and has.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        self.pool.stats()
+    }
+
+    async fn ask(&self, address: SocketAddr, ask: Ask, host_id: &str) -> Result<Answer, DownloadError> {
+        // A connection that was there may have ended unnoticed, with its peer: then the request goes out once more.
+        let mut again = true;
+        loop {
+            let mut lease = self.pool.get(address).await?;
+            let client = lease.take().ok_or(ConnectError::Closed)?.with_host_id(host_id);
+            match client.request(ask).await {
+                // The whole content is here, so the connection is free for others.
+                Ok(answer) => return Ok(answer),
+                Err(RequestError::Lost(_)) if again => again = false,
+                Err(error) => {
+                    if matches!(error, RequestError::Failed(Failure::GoingAway)) {
+                        lease.retire();
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+}
+
+impl Downloader for GrpcDownloader {
+    fn protocol(&self) -> Protocol {
+        Protocol::Grpc
+    }
+
+    fn request(&self, address: SocketAddr, ask: Ask) -> BoxFuture<'_, Result<Answer, DownloadError>> {
+        Box::pin(self.ask(address, ask, ""))
+    }
+
+    fn download_piece<'a>(
+        &'a self,
+        address: SocketAddr,
+        number: u32,
+        host_id: &'a str,
+        task_id: TaskId,
+    ) -> BoxFuture<'a, Result<DownloadedPiece, DownloadError>> {
+        Box::pin(async move {
+            let ask = Ask::new(Download { kind: PieceKind::Piece, task_id, number });
+            DownloadedPiece::collect(self.ask(address, ask, host_id).await?).await
+        })
+    }
+}
