@@ -65,6 +65,14 @@ pub(super) fn blame<T>(requirement: &'static str, seen: impl Into<String>) -> Sh
     Err(Stop::Fail { requirement: Some(requirement), seen: seen.into() })
 }
 
+/// What would break the case's requirement breaks `requirement`.
+pub(super) fn or_blame<T>(shown: Shown<T>, requirement: &'static str) -> Shown<T> {
+    shown.map_err(|stop| match stop {
+        Stop::Fail { requirement: None, seen } => Stop::Fail { requirement: Some(requirement), seen },
+        other => other,
+    })
+}
+
 /// Nothing can be said.
 pub(super) fn skip<T>(reason: impl Into<String>) -> Shown<T> {
     Err(Stop::Skip(reason.into()))

@@ -163,3 +163,62 @@ fn xml(text: &str) -> String {
     let escaped = Escaped(text).to_string();
     escaped.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{Transport, requirement};
+    use std::time::Duration;
+
+    fn report(id: &'static str, verdict: Verdict, counts: bool, message: &str) -> CaseReport {
+        CaseReport {
+            id,
+            transport: Transport::Tcp,
+            verdict,
+            requirement: requirement::of_case(id),
+            message: message.to_owned(),
+            took: Duration::from_millis(1500),
+            expected_failure: None,
+            counts,
+        }
+    }
+
+    fn reports() -> Vec<CaseReport> {
+        vec![
+            report("VTX-FRM-011/4gib", Verdict::Pass, false, "fine"),
+            report("VTX-TCP-006/large", Verdict::Fail, true, "seen: <nothing> & \"\u{1b}[31m\""),
+            report("VTX-FRM-006/error", Verdict::Fail, false, "id 7"),
+            report("VTX-REQ-006", Verdict::Skip, false, "needs an empty task"),
+        ]
+    }
+
+    #[test]
+    fn a_should_warns_and_a_must_fails() {
+        let summary = Summary::of(&reports());
+        assert_eq!(summary, Summary { passed: 1, failed: 1, warnings: 1, expected: 0, skipped: 1 });
+        assert!(!summary.conforms());
+    }
+
+    #[test]
+    fn a_table_is_safe_for_a_terminal_and_quotes_the_requirement() {
+        let table = table(&reports());
+        assert!(!table.contains('\u{1b}'), "{table}");
+        assert!(table.contains("VTX-TCP-006: A Server that answers a packet"), "{table}");
+    }
+
+    #[test]
+    fn junit_is_xml() {
+        let xml = junit(&reports());
+        assert!(xml.contains("tests=\"4\" failures=\"1\" errors=\"0\" skipped=\"1\""), "{xml}");
+        assert!(xml.contains("seen: &lt;nothing&gt; &amp; &quot;\\u{1b}[31m&quot;"), "{xml}");
+    }
+
+    #[test]
+    fn json_has_the_names_that_scripts_rely_on() {
+        let value: serde_json::Value = serde_json::from_str(&reports()[1].to_json()).unwrap();
+        assert_eq!(value["id"], "VTX-TCP-006/large");
+        assert_eq!(value["verdict"], "fail");
+        assert!(value["requirement"].as_str().unwrap().starts_with("A Server that answers"));
+        assert_eq!(value["counts"], true);
+    }
+}

@@ -44,13 +44,14 @@ cases! {
     "VTX-DIG-009/sha256" Both Nothing 1/1 "a sha256 taken" => |asked| hash(asked, Algorithm::Sha256, false), |seen| seen.taken();
     "VTX-DIG-009/sha256-upper" Both Nothing 1/1 "a sha256 in upper-case letters taken" => |asked| hash(asked, Algorithm::Sha256, true), |seen| seen.taken();
     "VTX-DIG-009/sha512" Both Nothing 1/1 "a sha512 taken" => |asked| hash(asked, Algorithm::Sha512, false), |seen| seen.taken();
-    "VTX-QUC-017" Quic Nothing 2/1 "the answer taken, although STOP_SENDING comes with it" => |asked| {
-        vec![Step::Stop(0), Step::Send(asked.right.encode()), Step::Done]
-    }, |seen| seen.taken();
+    "VTX-QUC-017" Quic Nothing 1/1 "the answer taken, although STOP_SENDING comes before the request is sent" => right, |seen| seen.taken();
     "VTX-QUC-028/late" Quic Nothing 1/1 "an answer taken whose FIN comes late" => |asked| {
         vec![Step::Send(asked.right.encode()), Step::Pause(asked.waits.quiet), Step::Fin]
     }, |seen| seen.taken();
 }
+
+/// The case whose server stops requests before they are whole.
+pub(super) const HASTY: &str = "VTX-QUC-017";
 
 /// The right answer, changed.
 pub(super) fn with(asked: Asked, change: impl FnOnce(&mut Draft)) -> Reply {

@@ -87,6 +87,7 @@ pub fn list() -> Vec<Listed> {
         about: case.about,
         quic: case.on.includes(Transport::Quic),
         tcp: case.on.includes(Transport::Tcp),
+        slow: case.waits != For::Nothing,
     };
     all().map(listed).collect()
 }
@@ -162,8 +163,6 @@ enum Step {
     Send(Vec<u8>),
     /// The same, a few bytes at a time.
     Trickle(Vec<u8>, usize),
-    /// STOP_SENDING (QUIC).
-    Stop(u32),
     Pause(Duration),
     /// Nothing more: the stream is finished on QUIC; on TCP the next request is awaited.
     Done,
@@ -255,7 +254,10 @@ async fn play(world: World, case: &'static Case, waited: Duration) -> Shown {
     let Inner { runtime, target, .. } = &*world.0;
     let servers = std::iter::once(first).chain(honest).map(|server| server.serve);
     let serving = futures_util::future::join_all(servers);
-    let within = waited + target.waits.soon * 3;
+    let within = match case.waits {
+        For::Nothing => target.waits.soon * 3,
+        For::FirstByte | For::Connect => waited + target.waits.soon,
+    };
     let driven = runtime.timeout(within, target.driver.fetch(job));
     let (outcome, serving) = match futures_util::future::select(Box::pin(driven), serving).await {
         futures_util::future::Either::Left((outcome, serving)) => (outcome, serving),

@@ -35,6 +35,8 @@ pub(super) struct Stage {
     opened: AtomicUsize,
     /// Whether nothing that arrives is answered.
     deaf: bool,
+    /// Whether requests are stopped and answered before they are whole (QUIC).
+    hasty: bool,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +62,7 @@ impl Stage {
         let length = case.pieces * PIECE - PIECE / 4;
         let mut content = vec![0; length as usize];
         world.0.runtime.fill_random(&mut content);
-        two_readings(&mut content);
+        choose_sums(&mut content, case.id.starts_with("VTX-DIG-008"));
         let broken = |error: &dyn std::fmt::Display| Stop::Skip(error.to_string());
         let piece_length = PieceLength::try_from(u64::from(PIECE)).map_err(|error| broken(&error))?;
         let division = Division::new(length.into(), piece_length).map_err(|error| broken(&error))?;
@@ -72,6 +74,7 @@ impl Stage {
             record: Arc::default(),
             opened: AtomicUsize::new(0),
             deaf: case.waits == For::Connect,
+            hasty: case.id == super::accepts::HASTY,
         })
     }
 
@@ -89,6 +92,7 @@ impl Stage {
             content: self.content.clone(),
             record: self.record.clone(),
             reply,
+            hasty: self.hasty,
         };
         match target.transport {
             Transport::Tcp => {
@@ -146,18 +150,22 @@ impl Stage {
     }
 }
 
-/// Changes the first bytes until the CRC of the first piece has eight decimal digits, both in decimal and in hexadecimal:
-/// then either can be sent as a value with two readings. One in about 1300 has.
-fn two_readings(content: &mut [u8]) {
-    let piece = content.len().min(PIECE as usize);
-    for counter in 0u32..1 << 20 {
-        let Some(first) = content.first_chunk_mut() else { return };
-        *first = counter.to_be_bytes();
-        let sum = crc32fast::hash(content.get(..piece).unwrap_or_default());
-        if (10_000_000..100_000_000).contains(&sum)
-            && format!("{sum:x}").bytes().all(|byte| byte.is_ascii_digit())
-        {
-            return;
+/// Changes the first bytes of each piece until its CRC has more than eight decimal digits, and so one reading; or, where
+/// `two_readings` is wanted, eight digits both in decimal and in hexadecimal, which one piece in about 1300 has.
+fn choose_sums(content: &mut [u8], two_readings: bool) {
+    for piece in content.chunks_mut(PIECE as usize) {
+        for counter in 0u32..1 << 20 {
+            let Some(first) = piece.first_chunk_mut() else { break };
+            *first = counter.to_be_bytes();
+            let sum = crc32fast::hash(piece);
+            let digits = || format!("{sum:x}").bytes().all(|byte| byte.is_ascii_digit());
+            let fits = match two_readings {
+                true => (10_000_000..100_000_000).contains(&sum) && digits(),
+                false => sum >= 100_000_000,
+            };
+            if fits {
+                break;
+            }
         }
     }
 }
@@ -209,6 +217,7 @@ struct Acting {
     content: Bytes,
     record: Arc<Mutex<Record>>,
     reply: fn(Asked) -> Reply,
+    hasty: bool,
 }
 
 /// What became of a lane.
@@ -244,6 +253,10 @@ impl Acting {
         transport
             .max_concurrent_uni_streams(VarInt::from_u32(8))
             .max_concurrent_bidi_streams(VarInt::from_u32(100));
+        if self.hasty {
+            // A client that has sent everything can't be told to stop.
+            transport.stream_receive_window(VarInt::from_u32(8));
+        }
         config.transport_config(Arc::new(transport));
         Ok(config)
     }
@@ -289,7 +302,11 @@ impl Acting {
                     let (acting, connection) = (self.clone(), connection.clone());
                     running.push(async move {
                         let mut talk = Heard { lane: Lane::Quic { send, receive }, unread: BytesMut::new() };
-                        acting.request(&mut talk, index, Some(&connection)).await;
+                        if acting.hasty {
+                            acting.answer_early(&mut talk, index).await;
+                        } else {
+                            acting.request(&mut talk, index, Some(&connection)).await;
+                        }
                     });
                 }
                 Opened::Unidirectional => {
@@ -339,26 +356,22 @@ impl Acting {
             record.requests.len() - 1
         };
         let steps = self.answer(&bytes, number, connection, place);
+        if quic.is_some() && !talk.unread.is_empty() {
+            self.note("VTX-QUC-012", format!("{} bytes after a request", talk.unread.len()));
+        }
         let Lane::Quic { receive, send } = &mut talk.lane else {
             return self.act(&mut talk.lane, steps, connection, None).await;
         };
         let stopped = send.stopped();
-        let stop = match steps.first() {
-            Some(Step::Stop(code)) => Some(*code),
-            _ => None,
-        };
         let ending = async {
-            if let Some(code) = stop {
-                let _ = receive.stop(VarInt::from_u32(code));
-                return;
-            }
             // Directly: with the request, or right behind it.
-            match self.runtime.timeout(self.waits.soon, receive.read_chunk(512, true)).await {
-                Ok(Ok(None)) => self.with_request(place, |request| request.finished = true),
-                Ok(Ok(Some(more))) => {
-                    self.note("VTX-QUC-012", format!("{} bytes after a request", more.bytes.len()));
-                }
-                _ => {}
+            let by = self.runtime.now() + self.waits.soon;
+            while let Ok(Ok(read)) = self.runtime.until(by, receive.read_chunk(512, true)).await {
+                let Some(more) = read else {
+                    self.with_request(place, |request| request.finished = true);
+                    return;
+                };
+                self.note("VTX-QUC-012", format!("{} bytes after a request", more.bytes.len()));
             }
         };
         let watching = async {
@@ -369,6 +382,33 @@ impl Acting {
         let acting = self.act(&mut lane, steps, connection, quic);
         let ((), (after, ())) = join(ending, join(acting, watching)).await;
         after
+    }
+
+    /// Takes the first bytes of a stream for a request for piece 0, stops the rest and answers.
+    async fn answer_early(&self, talk: &mut Heard, connection: usize) {
+        if !talk.fill(self, 1).await {
+            return;
+        }
+        talk.lane.stop(0);
+        let bytes = talk.unread.split().freeze();
+        let place = {
+            let mut record = lock(&self.record);
+            record.requests.push(Request {
+                server: self.server,
+                connection,
+                bytes: bytes.clone(),
+                number: Some(0),
+                finished: false,
+                stopped: None,
+                after_close: false,
+            });
+            record.requests.len() - 1
+        };
+        let steps = self.answer(&bytes, Some(0), connection, place);
+        if let Lane::Quic { send, .. } = &mut talk.lane {
+            self.act(&mut Sending(send), steps, connection, None).await;
+            let _ = send.stopped().await;
+        }
     }
 
     /// The next packet of a client, whole; `None` when there is none.
@@ -489,13 +529,18 @@ impl Acting {
                     lane.say(self, &bytes).await;
                 }
                 Step::Trickle(bytes, size) => {
-                    for part in bytes.chunks(size) {
+                    let (packet, content) = bytes.split_at(bytes.len().min(TRICKLED));
+                    for (place, part) in packet.chunks(size).enumerate() {
                         lane.say(self, part).await;
-                        self.runtime.sleep(TRICKLE).await;
+                        if place % 8 == 0 {
+                            self.runtime.sleep(TRICKLE).await;
+                        }
+                    }
+                    for part in content.chunks(size * 100) {
+                        lane.say(self, part).await;
                     }
                 }
                 Step::Pause(time) => self.runtime.sleep(time).await,
-                Step::Stop(_) => {}
                 Step::Done => return lane.done(),
                 Step::Fin => {
                     lane.finish().await;
@@ -518,8 +563,12 @@ impl Acting {
 /// The tag of Close.
 const CLOSE: u8 = 0xFE;
 
-/// Pause between two parts of an answer that trickles.
-const TRICKLE: std::time::Duration = std::time::Duration::from_micros(200);
+/// Bytes of an answer that trickle: its packet and some of its content. A whole piece would take longer than a client
+/// waits.
+const TRICKLED: usize = 200;
+
+/// Pause between some of the parts of an answer that trickles.
+const TRICKLE: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// The server's direction.
 trait Speak: Send {

@@ -32,15 +32,16 @@ async fn closed_by(subject: Subject, said: Vec<u8>) -> Shown {
             Ok(())
         }
         (_, Event::Silence) => blame("VTX-CLS-004", "nothing, and no end"),
+        (_, Event::Bytes(bytes)) => blame("VTX-CLS-003", Event::Bytes(bytes).to_string()),
         (_, other) => fail(other.to_string()),
     }
 }
 
 async fn finishes_tcp(subject: Subject) -> Shown {
-    let said = [subject.ask(1, 0), subject.ask_unknown(2), subject.ask(3, 0), close(4)].concat();
+    let said = [subject.ask(1, 0), subject.ask(2, 0), subject.ask(3, 0), close(4)].concat();
     let mut talk = subject.say(&said).await?;
     for _ in 0..3 {
-        talk.answer().await?;
+        talk.next_answer("VTX-CLS-004").await?;
     }
     match talk.end().await {
         Event::Bytes(bytes) => blame("VTX-CLS-003", format!("{} after Close", Event::Bytes(bytes))),
@@ -63,7 +64,7 @@ pub(super) const HELD: u32 = 2048;
 
 /// A connection, and an answer on it that can't go on because this side grants no more credit.
 pub(super) async fn held_up(subject: &Subject) -> Shown<(Dialed, Talk)> {
-    let dialed = subject.dial(Dial { window: HELD, ..Dial::default() }).await?;
+    let dialed = subject.dial(Dial { window: HELD, apart: true, ..Dial::default() }).await?;
     let mut talk = Talk::new(subject.clone(), subject.stream(&dialed.connection).await?);
     talk.send(&subject.ask(1, 0)).await;
     talk.finish().await;
@@ -103,16 +104,19 @@ async fn closes_with_0(subject: Subject) -> Shown {
 
 async fn turned_away(subject: Subject, before: bool) -> Shown {
     let (dialed, mut answer) = held_up(&subject).await?;
-    let mut other = Talk::new(subject.clone(), subject.stream(&dialed.connection).await?);
-    if before {
-        other.send(subject.ask(3, 0).get(..20).unwrap_or_default()).await;
-    }
-    let mut close = say_close(&subject, &dialed).await?;
-    close.end().await;
-    if !before {
-        // The stream takes shape at the server with its first byte.
-        other.send(subject.ask(3, 0).get(..20).unwrap_or_default()).await;
-    }
+    let part = subject.ask(3, 0);
+    let part = part.get(..20).unwrap_or_default();
+    let open = async || {
+        let mut other = Talk::new(subject.clone(), subject.stream(&dialed.connection).await?);
+        other.send(part).await;
+        Ok(other)
+    };
+    let earlier = if before { Some(open().await?) } else { None };
+    say_close(&subject, &dialed).await?.end().await;
+    let mut other = match earlier {
+        Some(earlier) => earlier,
+        None => open().await?,
+    };
     if dialed.connection.close_reason().is_some() {
         return skip("the answer that was to hold the connection was too small, or was not finished");
     }

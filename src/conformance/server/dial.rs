@@ -1,5 +1,6 @@
 //! Connections to the server under test.
 
+use super::quic::{NO_APPLICATION_PROTOCOL, transport_code};
 use super::{Inner, Subject};
 use crate::conformance::case::{Shown, Stop, blame, fail};
 use crate::conformance::lane::Lane;
@@ -22,11 +23,13 @@ pub(super) struct Dial {
     pub(super) window: u32,
     /// Streams of each type granted to the server.
     pub(super) grant: u32,
+    /// Whether the connection has an endpoint of its own, which can move.
+    pub(super) apart: bool,
 }
 
 impl Default for Dial {
     fn default() -> Self {
-        Self { name: "d7y".to_owned(), alpn: Vec::new(), window: 16 << 20, grant: 0 }
+        Self { name: "d7y".to_owned(), alpn: Vec::new(), window: 16 << 20, grant: 0, apart: false }
     }
 }
 
@@ -40,7 +43,7 @@ pub(super) struct Dialed {
 impl Subject {
     /// A new TCP connection.
     pub(super) async fn connect(&self) -> Shown<Box<dyn ByteStream>> {
-        let Inner { runtime, network, target } = &**self;
+        let Inner { runtime, network, target, .. } = &**self;
         match runtime.timeout(target.waits.soon, network.connect(target.address)).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => fail(format!("no connection: {error}")),
@@ -52,21 +55,22 @@ impl Subject {
     pub(super) async fn dial(&self, dial: Dial) -> Shown<Dialed> {
         match self.try_dial(dial).await? {
             Ok(dialed) => Ok(dialed),
+            Err(error) if transport_code(&error) == Some(NO_APPLICATION_PROTOCOL) => {
+                blame("VTX-QUC-003", format!("no connection without application protocols: {error}"))
+            }
             Err(error) => blame("VTX-QUC-001", format!("no connection: {error}")),
         }
     }
 
     /// A new QUIC connection, or why there is none.
     pub(super) async fn try_dial(&self, dial: Dial) -> Shown<Result<Dialed, ConnectionError>> {
-        let Inner { runtime, network, target } = &**self;
+        let Inner { runtime, target, .. } = &**self;
         let broken = |why: &dyn std::fmt::Display| Stop::Skip(format!("this runner can't dial: {why}"));
-        let bind = match target.address {
-            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        let endpoint = match dial.apart {
+            true => self.endpoint().await,
+            false => self.endpoint.get_or_try_init(|| self.endpoint()).await.cloned(),
         };
-        let settings = QuicSettings::default();
-        let endpoint = QuicEndpoint::bind(runtime.clone(), network.clone(), bind, settings, None);
-        let endpoint = endpoint.await.map_err(|error| broken(&error))?;
+        let endpoint = endpoint.map_err(|error| broken(&error))?;
         let crypto = Crypto::new(runtime.clone());
         let trust = ClientTls::new(&crypto, &Trust::Insecure, None).map_err(|error| broken(&error))?;
         let mut tls = trust.for_peer(target.address);
@@ -92,6 +96,15 @@ impl Subject {
             let parameters = parameters(&seen).unwrap_or_default();
             Dialed { connection, parameters, endpoint }
         }))
+    }
+
+    async fn endpoint(&self) -> std::io::Result<QuicEndpoint> {
+        let Inner { runtime, network, target, .. } = &**self;
+        let bind = match target.address {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        QuicEndpoint::bind(runtime.clone(), network.clone(), bind, QuicSettings::default(), None).await
     }
 
     /// A new stream on `connection`.

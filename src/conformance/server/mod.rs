@@ -22,6 +22,7 @@ use crate::runtime::{BoxFuture, SharedRuntime};
 use crate::session::Deadlines;
 use crate::store::TaskKey;
 use crate::transport::Network;
+use crate::transport::quic::QuicEndpoint;
 use crate::wire::{Division, Download, PieceKind, TaskId};
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 use talk::Talk;
+use tokio::sync::OnceCell;
 
 /// What the server under test holds.
 #[derive(Debug, Clone)]
@@ -81,6 +83,8 @@ pub struct Listed {
     pub quic: bool,
     /// Whether it is run over TCP.
     pub tcp: bool,
+    /// Whether it waits for a deadline of the peer, and takes as long.
+    pub slow: bool,
 }
 
 /// Every case, in the order in which reports list them.
@@ -91,6 +95,7 @@ pub fn list() -> Vec<Listed> {
         about: case.about,
         quic: case.on.includes(Transport::Quic),
         tcp: case.on.includes(Transport::Tcp),
+        slow: case.waits != For::Nothing,
     };
     all().map(listed).collect()
 }
@@ -99,10 +104,14 @@ pub fn list() -> Vec<Listed> {
 pub async fn check(
     runtime: SharedRuntime,
     network: Arc<dyn Network>,
-    target: Target,
+    mut target: Target,
     settings: &RunSettings,
 ) -> Vec<CaseReport> {
-    let subject = Subject(Arc::new(Inner { runtime: runtime.clone(), network, target }));
+    // What comes by a deadline did not come at once.
+    let Deadlines { request, idle, .. } = target.deadlines;
+    target.waits.soon = target.waits.soon.min(request.min(idle) * 4 / 5);
+    let subject =
+        Subject(Arc::new(Inner { runtime: runtime.clone(), network, target, endpoint: OnceCell::new() }));
     let Target { transport, deadlines, waits, .. } = &subject.target;
     let plan = all().filter(|case| case.on.includes(*transport)).map(|case| {
         let waited = match case.waits {
@@ -182,6 +191,8 @@ struct Inner {
     runtime: SharedRuntime,
     network: Arc<dyn Network>,
     target: Target,
+    /// From which QUIC connections are made.
+    endpoint: OnceCell<QuicEndpoint>,
 }
 
 impl Deref for Subject {

@@ -1,5 +1,6 @@
 //! QUIC: the handshake and what it says.
 
+use super::basics::finished;
 use super::close::held_up;
 use super::dial::{Dial, Dialed};
 use super::talk::Talk;
@@ -138,8 +139,10 @@ async fn migrates(subject: Subject) -> Shown {
     }
     answer.content_or("VTX-QUC-011").await.map(drop).map_err(|stop| match stop {
         // What was begun and is not finished is the move's fault.
-        Stop::Fail { seen, .. } => Stop::Fail { requirement: None, seen },
-        skip => skip,
+        Stop::Fail { requirement: Some("VTX-CNT-017" | "VTX-FRM-001"), seen } => {
+            Stop::Fail { requirement: None, seen }
+        }
+        other => other,
     })
 }
 
@@ -176,6 +179,8 @@ async fn grants_again(subject: Subject) -> Shown {
         talk.send(&subject.ask_unknown(1)).await;
         talk.finish().await;
         talk.answer().await?;
+        // A stream that does not end makes no room for another.
+        finished(&mut talk).await?;
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! QUIC: streams, and the codes that end them.
 
-use super::basics::finished;
+use super::basics::is_answer;
 use super::close::held_up;
 use super::dial::Dial;
-use super::talk::Talk;
+use super::talk::{Talk, expect_code};
 use super::{Subject, cases};
-use crate::conformance::case::{Shown, Stop, blame, ensure, fail, skip};
+use crate::conformance::case::{Shown, blame, ensure, fail, or_blame, skip};
 use crate::conformance::draft::{close, framed, packet};
 use crate::conformance::lane::Event;
 
@@ -59,12 +59,16 @@ async fn before_the_end(subject: Subject) -> Shown {
 
 async fn fin_after(subject: Subject, request: Vec<u8>) -> Shown {
     let mut talk = subject.say(&request).await?;
-    if let Err(Stop::Fail { seen, .. }) = talk.answer().await {
-        return blame("VTX-REQ-010", seen);
+    let requirement = if request.get(1) == Some(&0x42) { "VTX-ERR-008" } else { "VTX-REQ-010" };
+    if talk.answer_within(subject.target.waits.soon).await?.is_none() {
+        return blame(requirement, "no answer");
     }
     match talk.end().await {
         Event::Fin => Ok(()),
-        Event::Bytes(bytes) => blame("VTX-CNT-017", Event::Bytes(bytes).to_string()),
+        Event::Bytes(bytes) => {
+            let requirement = if is_answer(&bytes) { "VTX-REQ-010" } else { "VTX-CNT-017" };
+            blame(requirement, Event::Bytes(bytes).to_string())
+        }
         other => fail(other.to_string()),
     }
 }
@@ -72,13 +76,23 @@ async fn fin_after(subject: Subject, request: Vec<u8>) -> Shown {
 async fn one_answer(subject: Subject, said: Vec<u8>) -> Shown {
     let mut talk = subject.say(&said).await?;
     talk.content_or("VTX-QUC-016").await?;
-    finished(&mut talk).await
+    match talk.end().await {
+        Event::Fin => Ok(()),
+        // A second answer to the first request is another fault.
+        Event::Bytes(bytes) if bytes.first() == Some(&1) => {
+            blame("VTX-REQ-010", Event::Bytes(bytes).to_string())
+        }
+        Event::Bytes(bytes) if !is_answer(&bytes) => blame("VTX-CNT-017", Event::Bytes(bytes).to_string()),
+        Event::Bytes(bytes) => fail(format!("{} after the answer", Event::Bytes(bytes))),
+        other => blame("VTX-QUC-015", format!("{other} after the answer")),
+    }
 }
 
 async fn stopped_with_2(subject: Subject, said: Vec<u8>) -> Shown {
     let mut talk = subject.talk().await?;
     talk.send(&said).await;
-    talk.refused_or(1, "VTX-FRM-013").await?;
+    let too_long = said.get(2..6) > Some(&[0, 0, 0x40, 0]);
+    talk.refused_or(1, if too_long { "VTX-FRM-011" } else { "VTX-FRM-013" }).await?;
     let code = talk.stopped().await;
     ensure(code == Some(2), || format!("STOP_SENDING {code:?}"))
 }
@@ -88,8 +102,7 @@ async fn stopped_late(subject: Subject) -> Shown {
     talk.send(subject.ask(1, 0).get(..50).unwrap_or_default()).await;
     let within = subject.target.deadlines.request + subject.target.waits.soon;
     match talk.answer_within(within).await? {
-        Some(answer) if answer.error_code() == Some(1) => {}
-        Some(answer) => return blame("VTX-ERR-009", answer.to_string()),
+        Some(answer) => drop(or_blame(expect_code(answer, 1), "VTX-ERR-009")?),
         None => return blame("VTX-ERR-009", "no Error packet"),
     }
     let code = talk.stopped().await;
@@ -99,12 +112,13 @@ async fn stopped_late(subject: Subject) -> Shown {
 /// Does not read an answer for the progress deadline, and then says how it went on.
 async fn unread(subject: &Subject) -> Shown<Event> {
     let (_dialed, mut answer) = held_up(subject).await?;
-    subject.runtime.sleep(subject.target.deadlines.progress + subject.target.waits.quiet * 2).await;
+    subject.runtime.sleep(subject.target.deadlines.progress + subject.target.waits.soon / 4).await;
     match answer.content().await {
         Ok((content, _)) if content.content.len() <= super::close::HELD as usize => {
             skip("needs a larger piece 0: it was sent before anything could hold it up")
         }
         Ok(_) => Ok(Event::Fin),
+        Err(stop) if answer.end_state() == Event::Silence => Err(stop),
         Err(_) => Ok(answer.end_state()),
     }
 }

@@ -1,7 +1,8 @@
 //! Requests that are none.
 
+use super::talk::expect_code;
 use super::{Subject, cases};
-use crate::conformance::case::{Shown, ensure};
+use crate::conformance::case::{Shown, ensure, fail, or_blame};
 use crate::conformance::draft::{Draft, error, framed, packet};
 
 cases! {
@@ -83,10 +84,10 @@ async fn half(subject: &Subject, count: usize) -> Shown<std::time::Duration> {
     talk.send(request.get(..count).unwrap_or(&request)).await;
     let within = subject.target.deadlines.request + subject.target.waits.soon;
     let answer = talk.answer_within(within).await?;
+    let took = subject.runtime.now() - begun;
     match answer {
-        Some(answer) if answer.error_code() == Some(1) => Ok(subject.runtime.now() - begun),
-        Some(answer) => crate::conformance::case::fail(answer.to_string()),
-        None => crate::conformance::case::fail(format!("no answer within {within:?}")),
+        Some(answer) => expect_code(answer, 1).map(|_| took),
+        None => fail(format!("no answer within {within:?}")),
     }
 }
 
@@ -99,10 +100,6 @@ async fn incomplete_header(subject: Subject) -> Shown {
 }
 
 async fn request_deadline(subject: Subject) -> Shown {
-    use crate::conformance::case::Stop;
-    let took = half(&subject, 40).await.map_err(|stop| match stop {
-        Stop::Fail { seen, .. } => Stop::Fail { requirement: Some("VTX-ERR-009"), seen },
-        skip => skip,
-    })?;
+    let took = or_blame(half(&subject, 40).await, "VTX-ERR-009")?;
     ensure(took >= subject.target.deadlines.request.mul_f64(0.8), || format!("Error 1 after {took:?}"))
 }

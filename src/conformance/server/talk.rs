@@ -2,7 +2,7 @@
 //! about names it.
 
 use super::Subject;
-use crate::conformance::case::{Shown, Stop, blame, fail};
+use crate::conformance::case::{Shown, blame, fail, or_blame};
 use crate::conformance::lane::{Event, Lane, hex};
 use bytes::{Bytes, BytesMut};
 use std::time::Duration;
@@ -14,6 +14,8 @@ pub(super) struct Talk {
     unread: BytesMut,
     /// What ended the server's direction.
     ended: Option<Event>,
+    /// Whether content was read: what follows it shows whether there was more of it than it said.
+    had_content: bool,
 }
 
 /// A packet that the server sent, with the content that follows it.
@@ -77,7 +79,7 @@ impl std::fmt::Display for Answer {
 
 impl Talk {
     pub(super) fn new(subject: Subject, lane: Lane) -> Self {
-        Self { subject, lane, unread: BytesMut::new(), ended: None }
+        Self { subject, lane, unread: BytesMut::new(), ended: None, had_content: false }
     }
 
     /// Sends; what the server makes of it is for the case to find out.
@@ -144,6 +146,10 @@ impl Talk {
         let &[id, tag, a, b, c, d] = header.as_ref() else { return Ok(None) };
         let length = u32::from_be_bytes([a, b, c, d]);
         let is_content = matches!(tag, 0x01 | 0x03 | 0x05 | 0x07);
+        let unheard_of = matches!(tag, 0x00 | 0x02 | 0x04 | 0x06 | 0x08..=0xEF) || length > 16_384;
+        if unheard_of && self.had_content {
+            return blame("VTX-CNT-017", format!("after the content: {}", hex(&header)));
+        }
         if length > 16_384 {
             let swapped = length.swap_bytes();
             if swapped <= 16_384 {
@@ -201,14 +207,25 @@ impl Talk {
             return blame("VTX-CNT-017", seen);
         }
         let content = self.unread.split_to(content).freeze();
+        self.had_content = true;
         Ok(Answer { id, tag, length, value, metadata: Some(metadata), content })
     }
 
-    /// The next answer, whatever it is. There has to be one.
+    /// The next answer to a request that is well-formed, whatever it is.
     pub(super) async fn answer(&mut self) -> Shown<Answer> {
         match self.answer_within(self.subject.target.waits.soon).await? {
             Some(answer) => Ok(answer),
-            None => fail(format!("no answer, but {}", self.state())),
+            None => blame("VTX-REQ-010", format!("no answer, but {}", self.state())),
+        }
+    }
+
+    /// The answer to a request that arrived together with those before it. Where the connection has ended, `closed` is
+    /// broken.
+    pub(super) async fn next_answer(&mut self, closed: &'static str) -> Shown<Answer> {
+        match self.answer_within(self.subject.target.waits.soon).await? {
+            Some(answer) => Ok(answer),
+            None if self.ended.is_some() => blame(closed, format!("{} after the answer", self.state())),
+            None => blame("VTX-TCP-002", "no answer to a request that arrived with others"),
         }
     }
 
@@ -230,19 +247,15 @@ impl Talk {
 
     /// An Error packet with `code`.
     pub(super) async fn refused(&mut self, code: u8) -> Shown<Answer> {
-        let answer = self.answer().await?;
-        match answer.error_code() {
-            Some(got) if got == code => Ok(answer),
-            _ => fail(format!("{answer}")),
+        match self.answer_within(self.subject.target.waits.soon).await? {
+            Some(answer) => expect_code(answer, code),
+            None => fail(format!("no answer, but {}", self.state())),
         }
     }
 
     /// As [`Talk::refused`]; what else arrives breaks `requirement`.
     pub(super) async fn refused_or(&mut self, code: u8, requirement: &'static str) -> Shown<Answer> {
-        self.refused(code).await.map_err(|stop| match stop {
-            Stop::Fail { requirement: None, seen } => Stop::Fail { requirement: Some(requirement), seen },
-            other => other,
-        })
+        or_blame(self.refused(code).await, requirement)
     }
 
     /// What comes next, which should be no bytes: the end, or silence.
@@ -285,6 +298,18 @@ impl Talk {
     /// The code of the STOP_SENDING that is due now.
     pub(super) async fn stopped(&mut self) -> Option<u64> {
         self.lane.stopped(&self.subject.runtime, self.subject.target.waits.soon).await
+    }
+}
+
+/// The answer, if it is an Error packet with `code`. One that no Server may send at all is told apart.
+pub(super) fn expect_code(answer: Answer, code: u8) -> Shown<Answer> {
+    match answer.error_code() {
+        Some(got) if got == code => Ok(answer),
+        Some(b' '..) if answer.value.last() == Some(&code) => {
+            blame("VTX-ERR-001", format!("the code behind the message: {answer}"))
+        }
+        Some(0 | 4..) => blame("VTX-ERR-004", answer.to_string()),
+        _ => fail(answer.to_string()),
     }
 }
 

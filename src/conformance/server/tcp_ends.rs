@@ -1,7 +1,9 @@
 //! TCP: how a connection ends.
 
+use super::basics::is_answer;
+use super::talk::expect_code;
 use super::{Subject, cases};
-use crate::conformance::case::{Shown, blame, ensure, fail, skip};
+use crate::conformance::case::{Shown, blame, ensure, fail, or_blame, skip};
 use crate::conformance::draft::packet;
 use crate::conformance::lane::Event;
 
@@ -34,8 +36,10 @@ async fn closes_late(subject: Subject) -> Shown {
     let mut talk = subject.say(subject.ask(1, 0).get(..50).unwrap_or_default()).await?;
     let within = subject.target.deadlines.request + subject.target.waits.soon;
     match talk.answer_within(within).await? {
-        Some(answer) if answer.error_code() == Some(1) => talk.closes().await,
-        Some(answer) => blame("VTX-ERR-009", answer.to_string()),
+        Some(answer) => {
+            or_blame(expect_code(answer, 1), "VTX-ERR-009")?;
+            talk.closes().await
+        }
         None => blame("VTX-ERR-009", "no Error packet"),
     }
 }
@@ -55,7 +59,7 @@ async fn ends_within(subject: Subject, after: usize) -> Shown {
     let mut talk = subject.say(&[&request, part].concat()).await?;
     talk.finish().await;
     talk.content().await?;
-    talk.refused(1).await?;
+    expect_code(talk.next_answer("VTX-TCP-004").await?, 1)?;
     talk.closes().await
 }
 
@@ -63,7 +67,7 @@ async fn half_closed(subject: Subject) -> Shown {
     let mut talk = subject.say(&[subject.ask(1, 0), subject.ask(2, 0)].concat()).await?;
     talk.finish().await;
     for _ in 0..2 {
-        let answer = talk.answer().await?;
+        let answer = talk.next_answer("VTX-TCP-011").await?;
         ensure(answer.is_content(), || answer.to_string())?;
     }
     talk.ends().await
@@ -78,6 +82,9 @@ async fn idle(subject: Subject, used: bool) -> Shown {
     let within = subject.target.deadlines.idle + subject.target.waits.soon;
     match talk.end_within(within).await {
         Event::Fin | Event::Lost(..) => Ok(()),
+        Event::Bytes(bytes) if used && !is_answer(&bytes) => {
+            blame("VTX-CNT-017", Event::Bytes(bytes).to_string())
+        }
         other => fail(format!("{other} within {within:?}")),
     }
 }
@@ -89,7 +96,7 @@ async fn idle_timeout(subject: Subject) -> Shown {
     let took = subject.runtime.now() - begun;
     match end {
         Event::Silence => blame("VTX-TCP-012", "the connection stays open"),
-        Event::Bytes(bytes) => blame("VTX-TCP-005", Event::Bytes(bytes).to_string()),
+        Event::Bytes(bytes) => blame("VTX-TCP-012", Event::Bytes(bytes).to_string()),
         _ => ensure(took >= subject.target.deadlines.idle.mul_f64(0.8), || format!("the end after {took:?}")),
     }
 }
@@ -99,18 +106,17 @@ async fn last_words(subject: Subject) -> Shown {
     let flood = [packet(1, 0x00, 20_000, b""), vec![0; 300_000]].concat();
     talk.send(&flood).await;
     match talk.answer_within(subject.target.waits.soon).await {
-        Ok(Some(answer)) if answer.error_code() == Some(1) => {}
-        Ok(Some(answer)) => return blame("VTX-FRM-011", answer.to_string()),
-        Ok(None) if matches!(talk.end().await, Event::Silence) => {
-            return blame("VTX-FRM-011", "no Error packet");
-        }
-        Ok(None) => return fail(format!("{} in place of the Error packet", talk.end().await)),
+        Ok(Some(answer)) => drop(or_blame(expect_code(answer, 1), "VTX-FRM-011")?),
+        Ok(None) => match talk.end_state() {
+            Event::Lost(_, why) => return fail(format!("{why} in place of the Error packet")),
+            other => return blame("VTX-FRM-011", format!("{other} in place of an Error packet")),
+        },
         Err(_) => return fail("a part of the Error packet"),
     }
     match talk.end().await {
         Event::Fin => Ok(()),
-        Event::Silence => blame("VTX-TCP-007", "the connection stays open"),
-        other => fail(format!("{other} after it")),
+        Event::Lost(_, why) => fail(format!("{why} after it")),
+        other => blame("VTX-TCP-007", format!("{other} after it")),
     }
 }
 
@@ -128,7 +134,7 @@ async fn progress(subject: Subject) -> Shown {
     let mut talk = subject.talk().await?;
     let requests = subject.ask(1, 0).repeat(usize::try_from(count).unwrap_or_default());
     talk.send(&requests).await;
-    subject.runtime.sleep(subject.target.deadlines.progress + subject.target.waits.quiet * 2).await;
+    subject.runtime.sleep(subject.target.deadlines.progress + subject.target.waits.soon / 4).await;
     for _ in 0..count {
         if !matches!(talk.answer_within(subject.target.waits.quiet * 2).await, Ok(Some(_))) {
             return match talk.end().await {

@@ -20,9 +20,9 @@ pub(super) const PIECE: usize = 64 << 10;
 /// Deadlines that let a run end in seconds. Each is far above what a busy machine needs for what they bound here.
 pub(super) fn short_deadlines() -> Deadlines {
     Deadlines {
-        request: Duration::from_secs(3),
-        progress: Duration::from_secs(3),
-        idle: Duration::from_secs(3),
+        request: Duration::from_secs(6),
+        progress: Duration::from_secs(6),
+        idle: Duration::from_secs(6),
         ..Deadlines::default()
     }
 }
