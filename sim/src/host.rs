@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -76,6 +76,8 @@ pub(crate) struct Machine {
     pub(crate) name: String,
     pub(crate) id: HostId,
     pub(crate) disk: SimDisk,
+    /// Crashes so far: what was started before the latest one is dead.
+    crashes: AtomicU64,
     paused: AtomicBool,
     parked: Mutex<Vec<Waker>>,
     /// How far the wall clock is ahead.
@@ -85,7 +87,16 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(name: String, id: HostId, disk: SimDisk) -> Self {
         let (paused, parked) = (AtomicBool::new(false), Mutex::new(Vec::new()));
-        Machine { name, id, disk, paused, parked, ahead: Mutex::new(0) }
+        Machine { name, id, disk, crashes: AtomicU64::new(0), paused, parked, ahead: Mutex::new(0) }
+    }
+
+    /// Whatever runs on the host has run for the last time.
+    pub(crate) fn crash(&self) {
+        self.crashes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn crashes(&self) -> u64 {
+        self.crashes.load(Ordering::Relaxed)
     }
 
     /// Nothing runs on the host until [`Machine::resume`]; virtual time goes on.
@@ -107,8 +118,11 @@ impl Machine {
     }
 }
 
-/// A task under supervision: it stands still while its host is paused, and its panic ends the run.
+/// A task under supervision: it stands still while its host is paused, does nothing after a crash, and its panic ends
+/// the run. A world may take its time to drop the tasks of a crashed host; none of them is to touch the disk of the next
+/// boot.
 struct Supervised {
+    boot: u64,
     task: BoxFuture<'static, ()>,
     machine: Arc<Machine>,
     alarm: Arc<Alarm>,
@@ -118,6 +132,9 @@ impl Future for Supervised {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.boot != self.machine.crashes() {
+            return Poll::Ready(());
+        }
         if self.machine.paused.load(Ordering::Relaxed) {
             lock(&self.machine.parked).push(cx.waker().clone());
             return Poll::Pending;
@@ -146,6 +163,8 @@ pub(crate) fn panic_text(host: &str, panic: &(dyn Any + Send)) -> String {
 pub(crate) struct SimRuntime {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) machine: Arc<Machine>,
+    /// Crashes before this boot.
+    pub(crate) boot: u64,
     pub(crate) alarm: Arc<Alarm>,
     /// What the protocol draws.
     pub(crate) random: Mutex<Rng>,
@@ -170,7 +189,7 @@ impl Runtime for SimRuntime {
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         let (machine, alarm) = (self.machine.clone(), self.alarm.clone());
-        self.clock.spawn(Box::pin(Supervised { task, machine, alarm }));
+        self.clock.spawn(Box::pin(Supervised { boot: self.boot, task, machine, alarm }));
     }
 
     /// A job takes no virtual time while it runs: it starts late instead, by what such a job takes and by what the disk

@@ -1,7 +1,10 @@
 //! Scenarios: what happens in a run, and what has to hold.
 
+mod early;
 mod echo;
+mod idle;
 mod peers;
+mod shutdown;
 mod transfer;
 
 use crate::world::Sim;
@@ -60,6 +63,9 @@ pub fn all() -> &'static [&'static dyn Scenario] {
             via: Via::Tcp,
             trouble: Trouble::Partition,
         },
+        &early::Early,
+        &shutdown::Shutdown,
+        &idle::Idle,
     ];
     ALL
 }

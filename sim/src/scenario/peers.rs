@@ -13,14 +13,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vortex_p2p::client::{Ask, QuicClient, RequestError, TcpClient};
+use vortex_p2p::downloader::transfer::{PlanSettings, Transfer};
+use vortex_p2p::downloader::{
+    self, DownloaderFactory, Peer, PoolSettings, Protocol, QuicDownloader, TcpDownloader,
+};
 use vortex_p2p::server::{ServerSettings, StorageServer};
 use vortex_p2p::session::{Deadlines, Failure};
-use vortex_p2p::store::{MemoryStore, NewTask, TaskKey};
+use vortex_p2p::store::{MemoryStore, NewTask, PieceStore, SharedStore, TaskKey};
 use vortex_p2p::transport::quic::{self, QuicEndpoint, QuicSettings};
 use vortex_p2p::transport::tls::{
     Admission, Authorities, ClientTls, Crypto, Identity, ServerIdentity, ServerTls, Trust,
 };
-use vortex_p2p::wire::{Algorithm, Division, PieceKind, PieceLength, TaskId};
+use vortex_p2p::wire::{Algorithm, Digest, Division, Hasher, PieceKind, PieceLength, TaskId};
 
 /// Where servers listen for QUIC.
 pub(super) const QUIC_PORT: u16 = quic::PORT;
@@ -49,6 +53,33 @@ impl File {
         let division = Division::new(length as u64, PieceLength::try_from(piece_length)?)?;
         let key = TaskKey { kind, id: TaskId::from_sha256(id) };
         Ok(Arc::new(File { key, division, content: content.into() }))
+    }
+
+    /// The task, as stores know it.
+    pub(super) fn task(&self) -> NewTask {
+        NewTask { key: self.key, division: self.division, digest: None }
+    }
+
+    /// The digest of every piece, as a manifest has them.
+    pub(super) fn digests(&self) -> Vec<Digest> {
+        let span = |number| self.division.piece(number).map(|span| (span.offset as usize, span.length.get()));
+        let spans = (0..self.division.pieces() as u32).filter_map(span);
+        let digest = |(start, length): (usize, u32)| {
+            let mut hasher = Hasher::new(Algorithm::Crc32);
+            hasher.update(self.content.get(start..start + length as usize).unwrap_or_default());
+            hasher.finish()
+        };
+        spans.map(digest).collect()
+    }
+
+    /// Whether `store` holds every piece, each with the bytes of the file.
+    pub(super) async fn check_store(&self, store: &dyn PieceStore) -> Outcome {
+        for number in self.pieces() {
+            let piece = store.piece(self.key.piece(number)).await?;
+            piece.verify().await?;
+            self.check(number, &piece.content.read(0, piece.content.len() as usize).await?)?;
+        }
+        Ok(())
     }
 
     /// Every piece number.
@@ -84,11 +115,18 @@ pub(super) async fn start_server(
     file: &File,
     settings: ServerSettings,
 ) -> Result<StorageServer, Violation> {
-    let runtime = host.runtime();
-    let store = MemoryStore::new(runtime.clone());
-    let task = NewTask { key: file.key, division: file.division, digest: None };
-    store.insert(task, Algorithm::Crc32, &file.content).await?;
-    let server = StorageServer::new(runtime, Arc::new(store), settings);
+    let store = MemoryStore::new(host.runtime());
+    store.insert(file.task(), Algorithm::Crc32, &file.content).await?;
+    serve_store(host, Arc::new(store), settings).await
+}
+
+/// Starts to serve what is in `store`, over QUIC and TCP.
+pub(super) async fn serve_store(
+    host: &Host,
+    store: SharedStore,
+    settings: ServerSettings,
+) -> Result<StorageServer, Violation> {
+    let server = StorageServer::new(host.runtime(), store, settings);
     server.serve_quic(server_endpoint(host, QUIC_PORT).await?);
     server.serve_tcp(host.network().listen(any(TCP_PORT)).await?);
     Ok(server)
@@ -125,12 +163,66 @@ impl Dialer {
         Ok(Dialer { endpoint, client, host: host.clone() })
     }
 
+    /// A connection that is being made.
+    pub(super) fn dial(&self, server: SocketAddr) -> Result<quic::Dialing, Violation> {
+        Ok(self.endpoint.dial(&self.client, server)?)
+    }
+
     /// A connection, or why there is none after the connect deadline.
     pub(super) async fn connect(&self, server: SocketAddr) -> Result<quinn::Connection, Violation> {
         let dialing = self.endpoint.dial(&self.client, server)?;
         let deadline = Deadlines::default().connect;
         Ok(self.host.runtime().timeout(deadline, dialing.established()).await??)
     }
+}
+
+/// Downloaders over QUIC and, as deployed peers speak it, plain TCP.
+pub(super) async fn downloaders(
+    host: &Host,
+    settings: PoolSettings,
+) -> Result<(DownloaderFactory, Arc<QuicDownloader>), Violation> {
+    let (runtime, network) = (host.runtime(), host.network());
+    let plain = downloader::Dialer::plain(runtime.clone(), network.clone(), Deadlines::default());
+    let quic = QuicSettings::default();
+    let authorities = Authorities::from_der(vec![crypto::authority()])?;
+    let trust = ClientTls::new(&tls(host), &Trust::authorities(authorities), None)?;
+    let endpoint = QuicEndpoint::bind(runtime.clone(), network.clone(), any(0), quic.clone(), None).await?;
+    let dialer = downloader::Dialer::new(runtime, network, Deadlines::default(), Arc::new(trust));
+    let over_quic = Arc::new(QuicDownloader::new(dialer.with_quic(endpoint, &quic), settings));
+    let factory = DownloaderFactory::default()
+        .with(Arc::new(TcpDownloader::new(plain, settings)))
+        .with(over_quic.clone());
+    Ok((factory, over_quic))
+}
+
+/// A transfer of the whole file from `peers`, in small pieces of work as the plan's defaults have it.
+pub(super) fn transfer(
+    host: &Host,
+    file: &File,
+    store: SharedStore,
+    downloaders: DownloaderFactory,
+    peers: Vec<Peer>,
+) -> Transfer {
+    Transfer {
+        runtime: host.runtime(),
+        downloaders,
+        store,
+        task: file.task(),
+        digests: file.digests(),
+        wanted: None,
+        peers,
+        plan: PlanSettings::default(),
+        scattered: false,
+        limit: None,
+        lenient: false,
+        observer: None,
+    }
+}
+
+/// The host as a peer that is asked over `protocol`.
+pub(super) fn peer(host: HostId, protocol: Protocol) -> Peer {
+    let port = if protocol == Protocol::Quic { QUIC_PORT } else { TCP_PORT };
+    Peer::new(protocol, SocketAddr::new(host.ipv4().into(), port))
 }
 
 /// What it took to fetch a file.

@@ -211,6 +211,7 @@ fn boot_host(run: &Run, machine: &Arc<Machine>, boot: u32) -> std::io::Result<Ho
     let runtime = SimRuntime {
         clock,
         machine: machine.clone(),
+        boot: machine.crashes(),
         alarm: run.alarm.clone(),
         random: Mutex::new(stream("random")),
         jobs: Mutex::new(stream("jobs")),
@@ -276,6 +277,7 @@ impl HostHandle {
         self.run.ledger.fired(Fault::Crash);
         self.run.switch.power_off(self.id());
         self.machine.disk.crash();
+        self.machine.crash();
         self.run.machines.crash(self.id());
     }
 
