@@ -27,3 +27,5 @@ pub mod store;
 pub mod ticket;
 #[cfg(feature = "peer")]
 pub mod transport;
+#[cfg(feature = "peer")]
+mod watch;

@@ -8,15 +8,16 @@ use crate::session::{
     read_reply,
 };
 use crate::transport::quic::{AppCode, EarlyData};
+use crate::watch;
 use crate::wire::extension::ExtensionRequest;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use quinn::{ReadError, ReadToEndError, RecvStream, WriteError};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
-use tokio::sync::watch;
 
 /// Chunks that are taken from the connection under one lock.
 const CHUNKS_AT_ONCE: usize = 32;
@@ -45,7 +46,7 @@ struct EarlyTurn(Arc<Early>);
 
 impl Drop for EarlyTurn {
     fn drop(&mut self) {
-        self.0.under_way.send_modify(|count| *count -= 1);
+        self.0.under_way.modify(|count| *count -= 1);
     }
 }
 
@@ -85,7 +86,7 @@ impl QuicClient {
                 Ok(Err(error)) => EarlyOutcome::Failed(error.to_string().into()),
                 Err(_) => EarlyOutcome::Failed("the handshake was not complete by its deadline".into()),
             };
-            tell.send_replace(Some(outcome));
+            tell.send(Some(outcome));
         }));
         let early =
             Arc::new(Early { left: AtomicUsize::new(MAX_EARLY), outcome, under_way: watch::Sender::new(0) });
@@ -96,11 +97,11 @@ impl QuicClient {
     /// may go early, it waits for that.
     async fn goes_early(&self) -> Result<Option<EarlyTurn>, RequestError> {
         let Some(early) = &self.early else { return Ok(None) };
-        let known = early.outcome.borrow().is_some();
+        let known = early.outcome.wait_for(Option::is_some).now_or_never().is_some();
         //= VTX-QUC-038
         let take = |left: usize| left.checked_sub(1);
         if !known && early.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok() {
-            early.under_way.send_modify(|count| *count += 1);
+            early.under_way.modify(|count| *count += 1);
             return Ok(Some(EarlyTurn(early.clone())));
         }
         settled(early).await?;
@@ -305,12 +306,10 @@ impl Drop for QuicSource {
 /// What became of early data, once that is known.
 async fn settled(early: &Early) -> Result<EarlyOutcome, RequestError> {
     let lost = |reason: &str| RequestError::Lost(io::Error::other(reason.to_owned()));
-    let mut outcome = early.outcome.clone();
-    let known = outcome.wait_for(Option::is_some).await.map_err(|_| lost("the handshake was given up"))?;
-    match known.as_ref() {
-        Some(EarlyOutcome::Failed(reason)) => Err(lost(reason)),
-        Some(outcome) => Ok(outcome.clone()),
-        None => Err(lost("the handshake was given up")),
+    match early.outcome.wait_for(Option::is_some).await {
+        Ok(Some(EarlyOutcome::Failed(reason))) => Err(lost(&reason)),
+        Ok(Some(outcome)) => Ok(outcome),
+        Ok(None) | Err(_) => Err(lost("the handshake was given up")),
     }
 }
 

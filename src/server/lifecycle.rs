@@ -1,8 +1,8 @@
 //! Running, draining, aborted.
 
 use crate::runtime::SharedRuntime;
+use crate::watch;
 use std::future::Future;
-use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 /// How far a shutdown is.
@@ -35,24 +35,17 @@ impl Lifecycle {
     }
 
     pub(super) fn drain(&self) {
-        self.phase.send_if_modified(|phase| {
-            let running = *phase == Phase::Running;
-            if running {
-                *phase = Phase::Draining;
-            }
-            running
-        });
+        self.phase.modify(|phase| *phase = (*phase).max(Phase::Draining));
     }
 
     pub(super) fn abort(&self) {
-        self.phase.send_replace(Phase::Aborted);
+        self.phase.send(Phase::Aborted);
     }
 
     /// Waits until `phase` is reached.
     pub(super) async fn reached(&self, phase: Phase) {
-        let mut phases = self.phase.subscribe();
         // The sender lives as long as `self`, so waiting can't fail.
-        let _ = phases.wait_for(|now| *now >= phase).await;
+        let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
     }
 
     /// Waits until every task has ended.

@@ -6,6 +6,7 @@ use super::lifecycle::Phase;
 use super::{Shared, StorageServer};
 use crate::session::{Incoming, Refusal, RequestReader};
 use crate::transport::quic::{AppCode, QuicEndpoint};
+use crate::watch;
 use crate::wire::{Download, ErrorCode, ReservedTag};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -13,7 +14,6 @@ use quinn::{Connection, ReadError, RecvStream, SendStream, ZeroRttAccepted};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 /// Bytes that are read at a time of a request. It has 74; what follows is ignored.
@@ -156,7 +156,7 @@ impl Served {
         if !self.requests.is_empty() {
             // A close that has other bytes before it waits for the congestion window, for ever where the client does not
             // read. So these are taken back first, and what is on its way gets the time to be acknowledged.
-            self.broken.send_replace(true);
+            self.broken.send(true);
             self.ended().await;
             runtime.sleep((3 * self.connection.rtt()).min(MAX_SETTLE)).await;
         }
@@ -190,7 +190,7 @@ impl Served {
 
     /// Takes requests until the connection ends or none is to come.
     async fn accept_requests(self: &Arc<Self>) -> End {
-        let mut closing = self.closing.subscribe();
+        let closing = self.closing.subscribe();
         let closed = pin!(closing.wait_for(|closing| *closing));
         let draining = pin!(self.shared.lifecycle.reached(Phase::Draining));
         let mut stop = select(closed, draining);
@@ -244,7 +244,7 @@ impl Request {
         let Shared { runtime, settings, admission, .. } = &*served.shared;
         let mut reader = RequestReader::new();
         let read = {
-            let mut closing = served.closing.subscribe();
+            let closing = served.closing.subscribe();
             let closing = pin!(closing.wait_for(|closing| *closing));
             let read = read(&mut reader, &mut self.receive);
             match select(pin!(runtime.timeout(settings.deadlines.request, read)), closing).await {
@@ -265,7 +265,7 @@ impl Request {
             //= VTX-CLS-003
             Ok(Read::Packet(Incoming::Close)) => {
                 finish(&mut self.send);
-                served.closing.send_replace(true);
+                served.closing.send(true);
                 // The end of this stream would be lost with the connection.
                 self.delivered().await;
             }
@@ -299,7 +299,7 @@ impl Request {
             Err(refusal) => return self.refuse(&refusal).await,
         };
         let sent = {
-            let mut broken = self.served.broken.subscribe();
+            let broken = self.served.broken.subscribe();
             let mut sink = QuicSink { shared: &shared, send: &mut self.send };
             let sent = pin!(found.send(&mut sink));
             match select(sent, pin!(broken.wait_for(|broken| *broken))).await {
@@ -364,7 +364,7 @@ impl Request {
     /// Waits until the client has the answer: until then it is under way, and the connection is not closed in order.
     async fn delivered(&mut self) {
         let Shared { runtime, settings, .. } = &*self.served.shared;
-        let mut broken = self.served.broken.subscribe();
+        let broken = self.served.broken.subscribe();
         let acknowledged = runtime.timeout(settings.deadlines.progress, self.send.stopped());
         if let Either::Right(_) = select(pin!(acknowledged), pin!(broken.wait_for(|broken| *broken))).await {
             reset(&mut self.send, AppCode::GoingAway);

@@ -10,13 +10,13 @@ pub use state::{PoolSettings, PoolStats};
 
 use super::ConnectError;
 use crate::runtime::{BoxFuture, SharedRuntime};
+use crate::watch;
 use state::{CheckOut, State};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
-use tokio::sync::watch;
 
 /// Makes the connections of a pool.
 pub(crate) trait Dial<C>: Send + Sync + 'static {
@@ -134,13 +134,13 @@ async fn dial_for_all<C: Pooled>(mut dialing: Dialing<C>) {
         }
     };
     if let Some(report) = report {
-        report.send_replace(Some(outcome));
+        report.send(Some(outcome));
     }
 }
 
-async fn wait(mut ended: Ended) -> Result<(), ConnectError> {
+async fn wait(ended: Ended) -> Result<(), ConnectError> {
     match ended.wait_for(Option::is_some).await {
-        Ok(outcome) => outcome.clone().unwrap_or(Err(ConnectError::Closed)),
+        Ok(outcome) => outcome.unwrap_or(Err(ConnectError::Closed)),
         // The runtime has dropped the task.
         Err(_) => Err(ConnectError::Closed),
     }
