@@ -32,7 +32,6 @@ impl Answer {
     }
 
     /// The same answer, its content from what `wrap` makes of its source.
-    #[cfg(feature = "quic")]
     pub(crate) fn map<S: Source + 'static>(self, wrap: impl FnOnce(Box<dyn Source>) -> S) -> Self {
         Self { source: Box::new(wrap(self.source)), ..self }
     }

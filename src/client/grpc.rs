@@ -1,6 +1,7 @@
 //! Requests over gRPC: a connection of HTTP/2, a stream for each.
 
 use super::answer::{Answer, Progress, Source};
+use super::streamed::Due;
 use super::{RequestError, Waited};
 use crate::grpc::{self, Code, MessageReader, PieceRequest, PieceResponse, Status};
 use crate::runtime::{BoxFuture, SharedRuntime};
@@ -99,14 +100,11 @@ impl GrpcClient {
     /// # Errors
     /// [`RequestError`].
     pub async fn request(&self, ask: Ask) -> Result<Answer, RequestError> {
-        let asked = self.runtime.now();
-        //= VTX-LIM-003
-        let piece_by = asked + self.deadlines.piece;
-        let first_by = piece_by.min(asked + self.deadlines.first_byte);
+        let due = Due::new(&self.runtime, &self.deadlines);
         // A call whose future is dropped is reset by h2.
-        let response = self.runtime.until(first_by, self.call(&ask)).await;
+        let response = self.runtime.until(due.first, self.call(&ask)).await;
         let response = response.map_err(|_| RequestError::TimedOut(Waited::FirstByte))??;
-        let response = self.runtime.until(piece_by, receive(&ask, response)).await;
+        let response = self.runtime.until(due.piece, receive(&ask, response)).await;
         let response = response.map_err(|_| RequestError::TimedOut(Waited::Piece))??;
         let (request, piece, content) = accept(ask, response)?;
         Ok(Answer::new(piece, GrpcSource { request: Some(request), content }))

@@ -10,11 +10,11 @@ mod error;
 mod grpc;
 #[cfg(feature = "quic")]
 mod quic;
+mod streamed;
 mod tcp;
 
 pub use crate::session::{Ask, ExtensionReply, Failure, Piece, Received, Rejection};
 pub use answer::Answer;
-#[cfg(feature = "quic")]
 pub(crate) use answer::{Progress, Source};
 pub use error::{RequestError, Waited};
 #[cfg(feature = "grpc")]

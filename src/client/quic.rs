@@ -1,11 +1,11 @@
 //! Requests over a QUIC connection: a bidirectional stream for each.
 
-use super::answer::{Answer, Progress, Source};
+use super::answer::Answer;
+use super::streamed::{Due, Input, Streamed};
 use super::{RequestError, Waited, random_id};
-use crate::runtime::{BoxFuture, SharedRuntime};
+use crate::runtime::SharedRuntime;
 use crate::session::{
-    Ask, ClientEvent, ClientRequest, Deadlines, ExtensionReply, Failure, Piece, Rejection, longest_reply,
-    read_reply,
+    Ask, ClientEvent, ClientRequest, Deadlines, ExtensionReply, Failure, Rejection, longest_reply, read_reply,
 };
 use crate::transport::quic::{AppCode, EarlyData};
 use crate::watch;
@@ -17,7 +17,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 /// Chunks that are taken from the connection under one lock.
 const CHUNKS_AT_ONCE: usize = 32;
@@ -141,25 +140,12 @@ impl QuicClient {
     /// # Errors
     /// [`RequestError`].
     pub async fn request(&self, ask: Ask) -> Result<Answer, RequestError> {
-        let asked = self.runtime.now();
-        //= VTX-LIM-003
-        let piece_by = asked + self.deadlines.piece;
-        let first_by = piece_by.min(asked + self.deadlines.first_byte);
-        let opened =
-            self.runtime.until(first_by, self.exchange(&ask.download.encode(random_id(&self.runtime)))).await;
+        let due = Due::new(&self.runtime, &self.deadlines);
+        let packet = ask.download.encode(random_id(&self.runtime));
+        let opened = self.runtime.until(due.first, self.exchange(&packet)).await;
         let stream = opened.map_err(|_| RequestError::TimedOut(Waited::FirstByte))??;
-        let mut source = QuicSource {
-            stream,
-            request: Some(ClientRequest::new(ask)),
-            input: VecDeque::new(),
-            runtime: self.runtime.clone(),
-            deadline: piece_by,
-        };
-        match self.runtime.until(first_by, source.answered()).await {
-            Ok(Ok(piece)) => Ok(Answer::new(piece, source)),
-            Ok(Err(error)) => Err(source.fail(error)),
-            Err(_) => Err(source.fail(RequestError::TimedOut(Waited::FirstByte))),
-        }
+        let input = QuicInput { stream, read: VecDeque::new() };
+        Streamed::begin(ask, input, self.runtime.clone(), due).await
     }
 
     /// Sends a request of an extension on a stream of its own, and reads the answer whole. `None`: the peer does not know
@@ -203,47 +189,35 @@ impl QuicClient {
     }
 }
 
-struct QuicSource {
+struct QuicInput {
     stream: RecvStream,
-    /// `None` once the request has ended.
-    request: Option<ClientRequest>,
     /// What was taken from the connection and not yet looked at.
-    input: VecDeque<Bytes>,
-    runtime: SharedRuntime,
-    deadline: Instant,
+    read: VecDeque<Bytes>,
 }
 
-impl QuicSource {
-    /// Reads up to the end of the answer's packet.
-    async fn answered(&mut self) -> Result<Piece, RequestError> {
-        loop {
-            match self.event().await? {
-                Some(ClientEvent::Answered(piece)) => return Ok(piece),
-                Some(ClientEvent::Content(_)) => {}
-                None => {
-                    let request = self.request.take().ok_or(Failure::NotAnswered)?;
-                    request.finish()?;
-                    return Err(Failure::NotAnswered.into());
-                }
-            }
-        }
+impl QuicInput {
+    /// Stops the stream. It fails only where that has ended already: then there is nothing to stop.
+    fn stop(&mut self, code: AppCode) {
+        let _ = self.stream.stop(code.into());
     }
+}
 
-    /// The next event; `None` at the end of the stream.
-    async fn event(&mut self) -> Result<Option<ClientEvent>, RequestError> {
-        let request = self.request.as_mut().ok_or(Failure::NotAnswered)?;
+impl Input for QuicInput {
+    const ENDS_WITH_CONTENT: bool = false;
+
+    async fn event(&mut self, request: &mut ClientRequest) -> Result<Option<ClientEvent>, RequestError> {
         loop {
-            while let Some(input) = self.input.front_mut() {
+            while let Some(input) = self.read.front_mut() {
                 if let Some(event) = request.receive(input)? {
                     return Ok(Some(event));
                 }
                 if input.is_empty() {
-                    self.input.pop_front();
+                    self.read.pop_front();
                 }
             }
             let mut chunks = [const { Bytes::new() }; CHUNKS_AT_ONCE];
             match self.stream.read_chunks(&mut chunks).await {
-                Ok(Some(count)) => self.input.extend(chunks.into_iter().take(count)),
+                Ok(Some(count)) => self.read.extend(chunks.into_iter().take(count)),
                 Ok(None) => return Ok(None),
                 //= VTX-QUC-031
                 //= VTX-QUC-035
@@ -253,53 +227,21 @@ impl QuicSource {
         }
     }
 
-    async fn progress(&mut self) -> Result<Progress, RequestError> {
-        match self.event().await? {
-            Some(ClientEvent::Content(bytes)) => Ok(Progress::Content(bytes)),
-            Some(ClientEvent::Answered(_)) => Ok(Progress::Content(Bytes::new())),
-            //= VTX-QUC-028
-            None => {
-                let request = self.request.take().ok_or(Failure::NotAnswered)?;
-                Ok(Progress::Complete(request.finish()?))
-            }
-        }
-    }
+    fn complete(&mut self) {}
 
-    /// Ends the request with `error` and tells the peer.
-    fn fail(&mut self, error: RequestError) -> RequestError {
+    fn failed(&mut self, error: &RequestError) {
         //= VTX-QUC-032
         //= VTX-QUC-033
-        let code = match &error {
+        self.stop(match error {
             RequestError::TimedOut(_) => AppCode::Deadline,
             RequestError::Failed(failure) if failure.is_mismatch() => AppCode::DigestMismatch,
             RequestError::Failed(Failure::Rejected(_)) => AppCode::Malformed,
             RequestError::Failed(_) | RequestError::Lost(_) => AppCode::NoError,
-        };
-        self.request = None;
-        // It fails only where the stream has ended already: then there is nothing to stop.
-        let _ = self.stream.stop(code.into());
-        error
+        });
     }
-}
 
-impl Source for QuicSource {
-    fn next(&mut self) -> BoxFuture<'_, Result<Progress, RequestError>> {
-        Box::pin(async move {
-            let (runtime, deadline) = (self.runtime.clone(), self.deadline);
-            match runtime.until(deadline, self.progress()).await {
-                Ok(Ok(progress)) => Ok(progress),
-                Ok(Err(error)) => Err(self.fail(error)),
-                Err(_) => Err(self.fail(RequestError::TimedOut(Waited::Piece))),
-            }
-        })
-    }
-}
-
-impl Drop for QuicSource {
-    fn drop(&mut self) {
-        if self.request.is_some() {
-            let _ = self.stream.stop(AppCode::Cancelled.into());
-        }
+    fn given_up(&mut self) {
+        self.stop(AppCode::Cancelled);
     }
 }
 

@@ -1,11 +1,11 @@
 //! Requests over a TCP connection: one after another.
 
-use super::answer::{Answer, Progress, Source};
+use super::answer::Answer;
+use super::streamed::{Due, Input, Streamed};
 use super::{RequestError, Waited, random_id};
-use crate::runtime::{BoxFuture, SharedRuntime};
+use crate::runtime::SharedRuntime;
 use crate::session::{
-    Ask, ClientEvent, ClientRequest, Deadlines, ExtensionReply, Failure, Piece, Rejection, longest_reply,
-    read_reply,
+    Ask, ClientEvent, ClientRequest, Deadlines, ExtensionReply, Failure, Rejection, longest_reply, read_reply,
 };
 use crate::transport::ByteStream;
 use crate::wire::extension::ExtensionRequest;
@@ -14,7 +14,6 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Waker};
-use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 /// Bytes that are read at a time while an answer's packet is to come: it fits whole, whatever follows it.
@@ -64,25 +63,12 @@ impl TcpClient {
     /// # Errors
     /// [`RequestError`].
     pub async fn request(mut self, ask: Ask, give_back: GiveBack) -> Result<Answer, RequestError> {
-        let asked = self.runtime.now();
-        let piece_by = asked + self.deadlines.piece;
-        let first_by = piece_by.min(asked + self.deadlines.first_byte);
-        let runtime = self.runtime.clone();
-        let sent = runtime.until(first_by, self.send(&ask)).await;
+        let (runtime, due) = (self.runtime.clone(), Due::new(&self.runtime, &self.deadlines));
+        let sent = runtime.until(due.first, self.send(&ask)).await;
         sent.map_err(|_| RequestError::TimedOut(Waited::FirstByte))?.map_err(RequestError::Lost)?;
-        let mut source = TcpSource {
-            client: Some(self),
-            give_back: Some(give_back),
-            request: Some(ClientRequest::new(ask)),
-            input: Bytes::new(),
-            buffer: BytesMut::new(),
-            deadline: piece_by,
-        };
-        match runtime.until(first_by, source.answered()).await {
-            Ok(Ok(piece)) => Ok(Answer::new(piece, source)),
-            Ok(Err(error)) => Err(source.fail(error)),
-            Err(_) => Err(RequestError::TimedOut(Waited::FirstByte)),
-        }
+        let idle = Some((self, give_back));
+        let input = TcpInput { idle, read: Bytes::new(), buffer: BytesMut::new() };
+        Streamed::begin(ask, input, runtime, due).await
     }
 
     /// Sends a request of an extension, and reads the answer whole. It takes the connection: a deployed peer ends it at a
@@ -126,39 +112,34 @@ impl fmt::Debug for TcpClient {
     }
 }
 
-struct TcpSource {
-    /// `None` once the connection was given back or has to be closed.
-    client: Option<TcpClient>,
-    give_back: Option<GiveBack>,
-    request: Option<ClientRequest>,
+struct TcpInput {
+    /// The connection, and where it goes after the answer; `None` once it went there or has to be closed.
+    idle: Option<(TcpClient, GiveBack)>,
     /// What was read and not yet looked at.
-    input: Bytes,
+    read: Bytes,
     buffer: BytesMut,
-    deadline: Instant,
 }
 
-impl TcpSource {
-    async fn answered(&mut self) -> Result<Piece, RequestError> {
-        loop {
-            match self.event().await? {
-                Some(ClientEvent::Answered(piece)) => return Ok(piece),
-                Some(ClientEvent::Content(_)) => {}
-                None => {
-                    let request = self.request.take().ok_or(Failure::NotAnswered)?;
-                    request.finish()?;
-                    return Err(Failure::NotAnswered.into());
-                }
-            }
+impl TcpInput {
+    /// Another request may follow on the connection.
+    fn free(&mut self) {
+        if let Some((mut client, give_back)) = self.idle.take()
+            && self.read.is_empty()
+        {
+            client.used = true;
+            give_back(client);
         }
     }
+}
 
-    /// The next event; `None` at the end of the connection.
-    async fn event(&mut self) -> Result<Option<ClientEvent>, RequestError> {
-        let request = self.request.as_mut().ok_or(Failure::NotAnswered)?;
-        let client = self.client.as_mut().ok_or(Failure::NotAnswered)?;
+impl Input for TcpInput {
+    const ENDS_WITH_CONTENT: bool = true;
+
+    async fn event(&mut self, request: &mut ClientRequest) -> Result<Option<ClientEvent>, RequestError> {
+        let (client, _) = self.idle.as_mut().ok_or(Failure::NotAnswered)?;
         loop {
-            if !self.input.is_empty()
-                && let Some(event) = request.receive(&mut self.input)?
+            if !self.read.is_empty()
+                && let Some(event) = request.receive(&mut self.read)?
             {
                 return Ok(Some(event));
             }
@@ -170,62 +151,29 @@ impl TcpSource {
             let mut room = (&mut client.stream).take(size as u64);
             match room.read_buf(&mut self.buffer).await {
                 Ok(0) => return Ok(None),
-                Ok(_) => self.input = self.buffer.split().freeze(),
+                Ok(_) => self.read = self.buffer.split().freeze(),
                 Err(error) => return Err(RequestError::Lost(error)),
             }
         }
     }
 
-    async fn progress(&mut self) -> Result<Progress, RequestError> {
-        if self.request.as_ref().and_then(ClientRequest::remaining) != Some(0)
-            && let Some(event) = self.event().await?
-        {
-            return Ok(Progress::Content(match event {
-                ClientEvent::Content(bytes) => bytes,
-                ClientEvent::Answered(_) => Bytes::new(),
-            }));
-        }
-        let request = self.request.take().ok_or(Failure::NotAnswered)?;
-        let received = request.finish()?;
+    fn complete(&mut self) {
         self.free();
-        Ok(Progress::Complete(received))
     }
 
-    /// Ends the request with `error`, and the connection with it where its boundaries are lost.
-    fn fail(&mut self, error: RequestError) -> RequestError {
-        self.request = None;
-        match &error {
+    /// Ends the connection where the boundaries of answers are lost.
+    fn failed(&mut self, error: &RequestError) {
+        match error {
             //= VTX-ERR-006
             RequestError::Failed(Failure::Refused { .. }) => self.free(),
             //= VTX-TCP-018
             RequestError::Failed(failure) if failure.is_mismatch() => self.free(),
             //= VTX-TCP-019
-            _ => self.client = None,
-        }
-        error
-    }
-
-    /// Another request may follow on the connection.
-    fn free(&mut self) {
-        if let (Some(mut client), Some(give_back)) = (self.client.take(), self.give_back.take())
-            && self.input.is_empty()
-        {
-            client.used = true;
-            give_back(client);
+            _ => self.given_up(),
         }
     }
-}
 
-impl Source for TcpSource {
-    fn next(&mut self) -> BoxFuture<'_, Result<Progress, RequestError>> {
-        Box::pin(async move {
-            let Some(client) = &self.client else { return Err(Failure::NotAnswered.into()) };
-            let (runtime, deadline) = (client.runtime.clone(), self.deadline);
-            match runtime.until(deadline, self.progress()).await {
-                Ok(Ok(progress)) => Ok(progress),
-                Ok(Err(error)) => Err(self.fail(error)),
-                Err(_) => Err(self.fail(RequestError::TimedOut(Waited::Piece))),
-            }
-        })
+    fn given_up(&mut self) {
+        self.idle = None;
     }
 }

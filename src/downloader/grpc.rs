@@ -1,7 +1,7 @@
 //! Pieces over gRPC.
 
-use super::pool::{Pool, PoolSettings, PoolStats, Pooled};
-use super::{ConnectError, Dialer, DownloadError, DownloadedPiece, Downloader, Protocol};
+use super::pool::{Lease, Pool, PoolSettings, PoolStats, Pooled};
+use super::{Dialer, DownloadError, DownloadedPiece, Downloader, Protocol};
 use crate::client::{Answer, Ask, Failure, GrpcClient, RequestError};
 use crate::runtime::BoxFuture;
 use crate::wire::{Download, PieceKind, TaskId};
@@ -41,23 +41,16 @@ impl GrpcDownloader {
     }
 
     async fn ask(&self, address: SocketAddr, ask: Ask, host_id: &str) -> Result<Answer, DownloadError> {
-        // A connection that was there may have ended unnoticed, with its peer: then the request goes out once more.
-        let mut again = true;
-        loop {
-            let mut lease = self.pool.get(address).await?;
-            let client = lease.take().ok_or(ConnectError::Closed)?.with_host_id(host_id);
-            match client.request(ask).await {
-                // The whole content is here, so the connection is free for others.
-                Ok(answer) => return Ok(answer),
-                Err(RequestError::Lost(_)) if again => again = false,
-                Err(error) => {
-                    if matches!(error, RequestError::Failed(Failure::GoingAway)) {
-                        lease.retire();
-                    }
-                    return Err(error.into());
+        let exchange = |client: GrpcClient, lease: Lease<GrpcClient>| async move {
+            // With the answer the whole content is here, so the connection is free for others.
+            client.with_host_id(host_id).request(ask).await.map_err(|error| {
+                if matches!(error, RequestError::Failed(Failure::GoingAway)) {
+                    lease.retire();
                 }
-            }
-        }
+                error.into()
+            })
+        };
+        self.pool.exchange(address, exchange).await
     }
 }
 

@@ -39,17 +39,13 @@ impl QuicDownloader {
     }
 
     async fn ask(&self, address: SocketAddr, ask: Ask) -> Result<Answer, DownloadError> {
-        // A connection that was there may have ended unnoticed, with its peer: then the request goes out once more.
-        let mut again = true;
-        loop {
-            let mut lease = self.pool.get(address).await?;
-            let client = lease.take().ok_or(ConnectError::Closed)?;
+        let exchange = |client: QuicClient, lease| async move {
             match client.request(ask).await {
-                Ok(answer) => return Ok(answer.map(|source| Held { source, lease: Some(lease) })),
-                Err(RequestError::Lost(_)) if again => again = false,
-                Err(error) => return Err(explain(error, &client, &lease)),
+                Ok(answer) => Ok(answer.map(|source| Held { source, lease: Some(lease) })),
+                Err(error) => Err(explain(error, &client, &lease)),
             }
-        }
+        };
+        self.pool.exchange(address, exchange).await
     }
 }
 
@@ -83,11 +79,10 @@ impl Downloader for QuicDownloader {
         address: SocketAddr,
         request: ExtensionRequest,
     ) -> BoxFuture<'_, Result<Option<ExtensionReply>, DownloadError>> {
-        Box::pin(async move {
-            let mut lease = self.pool.get(address).await?;
-            let client = lease.take().ok_or(ConnectError::Closed)?;
+        let exchange = move |client: QuicClient, lease| async move {
             client.extension(&request).await.map_err(|error| explain(error, &client, &lease))
-        })
+        };
+        Box::pin(self.pool.exchange(address, exchange))
     }
 }
 

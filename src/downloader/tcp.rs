@@ -1,6 +1,6 @@
 //! Pieces over TCP.
 
-use super::pool::{Pool, PoolSettings, PoolStats, Pooled};
+use super::pool::{Lease, Pool, PoolSettings, PoolStats, Pooled};
 use super::{ConnectError, Dialer, DownloadError, Downloader, Protocol};
 use crate::client::{Answer, Ask, ExtensionReply, Failure, RequestError, TcpClient};
 use crate::runtime::BoxFuture;
@@ -16,6 +16,15 @@ impl Pooled for TcpClient {
 
     fn share(&self) -> Option<Self> {
         None
+    }
+
+    fn may_have_ended(&self) -> bool {
+        self.was_used()
+    }
+
+    //= VTX-TCP-017
+    fn shows_end(error: &RequestError) -> bool {
+        matches!(error, RequestError::Lost(_) | RequestError::Failed(Failure::NotAnswered))
     }
 }
 
@@ -39,17 +48,10 @@ impl TcpDownloader {
     }
 
     async fn ask(&self, address: SocketAddr, ask: Ask) -> Result<Answer, DownloadError> {
-        let mut lease = self.pool.get(address).await?;
-        loop {
-            let client = lease.take().ok_or(ConnectError::Closed)?;
-            let used = client.was_used();
-            match client.request(ask, Box::new(move |client| lease.give_back(client))).await {
-                //= VTX-TCP-017
-                Err(RequestError::Failed(Failure::NotAnswered) | RequestError::Lost(_)) if used => {}
-                other => return Ok(other?),
-            }
-            lease = self.pool.get_new(address).await?;
-        }
+        let exchange = |client: TcpClient, lease: Lease<TcpClient>| async move {
+            Ok(client.request(ask, Box::new(move |client| lease.give_back(client))).await?)
+        };
+        self.pool.exchange(address, exchange).await
     }
 }
 

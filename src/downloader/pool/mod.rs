@@ -8,7 +8,7 @@ mod state;
 pub(crate) use state::Pooled;
 pub use state::{PoolSettings, PoolStats};
 
-use super::ConnectError;
+use super::{ConnectError, DownloadError};
 use crate::runtime::{BoxFuture, SharedRuntime};
 use crate::watch;
 use state::{CheckOut, State};
@@ -90,6 +90,28 @@ impl<C: Pooled> Pool<C> {
         }
         self.0.lock().state.dialing(address);
         self.0.dial_alone(Dialing::new(&self.0, address, None)).await
+    }
+
+    /// Carries out `exchange` over a connection to `address`. A connection that was there may have ended unnoticed, with
+    /// its peer: then the exchange is carried out once more, over another one.
+    pub(crate) async fn exchange<T, F>(
+        &self,
+        address: SocketAddr,
+        mut exchange: impl FnMut(C, Lease<C>) -> F + Send,
+    ) -> Result<T, DownloadError>
+    where
+        F: Future<Output = Result<T, DownloadError>> + Send,
+    {
+        let mut lease = self.get(address).await?;
+        let mut client = lease.take().ok_or(ConnectError::Closed)?;
+        let may_have_ended = client.may_have_ended();
+        match exchange(client, lease).await {
+            Err(DownloadError::Request(error)) if may_have_ended && C::shows_end(&error) => {}
+            other => return other,
+        }
+        lease = self.get_new(address).await?;
+        client = lease.take().ok_or(ConnectError::Closed)?;
+        exchange(client, lease).await
     }
 
     fn next(&self, address: SocketAddr) -> Result<Next<C>, ConnectError> {

@@ -1,5 +1,6 @@
 //! Which connections there are, who uses them, and which go: no I/O, and time is an argument.
 
+use crate::client::RequestError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,6 +15,16 @@ pub(crate) trait Pooled: Sized + Send + 'static {
 
     /// The same connection once more, where connections are shared; `None` where they are not.
     fn share(&self) -> Option<Self>;
+
+    /// Whether it may be at its end although it looks open, since it was there before its next request.
+    fn may_have_ended(&self) -> bool {
+        true
+    }
+
+    /// Whether a request that failed like this may have met the end of its connection, and was answered by nobody.
+    fn shows_end(error: &RequestError) -> bool {
+        matches!(error, RequestError::Lost(_))
+    }
 }
 
 /// How a pool is kept.

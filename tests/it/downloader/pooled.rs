@@ -26,7 +26,7 @@ async fn every_kind_arrives_by_every_downloader_of_the_factory() {
     for kind in PieceKind::ALL {
         let task = task(kind, &whole, PIECE);
         let key = served.insert(task, &whole).await;
-        for peer in [served.quic, served.tcp] {
+        for peer in served.peers.clone() {
             let downloader = downloaders.downloader(peer.protocol).unwrap();
             assert_eq!(downloader.protocol(), peer.protocol);
             let mut received = Vec::new();
@@ -53,7 +53,7 @@ async fn a_piece_comes_in_the_shape_of_the_proposal() {
     let task = task(PieceKind::Piece, &whole, PIECE);
     let key = served.insert(task, &whole).await;
     let downloaders = downloaders().await;
-    for peer in [served.quic, served.tcp] {
+    for peer in served.peers.clone() {
         let downloader = downloaders.downloader(peer.protocol).unwrap();
         let piece = downloader.download_piece(peer.address, 1, "host", key.id).await.unwrap();
         let tail = &whole[PIECE as usize..];
@@ -68,7 +68,7 @@ async fn a_range_is_cut_out_of_the_verified_piece() {
     let whole = content(PIECE as usize);
     let key = served.insert(task(PieceKind::Cache, &whole, PIECE), &whole).await;
     let client = StorageClient::new(downloaders().await);
-    for peer in [served.quic, served.tcp] {
+    for peer in served.peers.clone() {
         let get = |range| client.download_piece(peer, key, 0, range);
         for (offset, length) in
             [(0, 0), (0, 1), (1, 1000), (65_535, 1), (65_536, 0), (0, 65_536), (30_000, 20_000)]

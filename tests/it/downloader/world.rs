@@ -61,6 +61,8 @@ pub(super) struct Served {
     pub(super) server: StorageServer,
     pub(super) quic: Peer,
     pub(super) tcp: Peer,
+    /// The same server over everything that the build has.
+    pub(super) peers: Vec<Peer>,
     pub(super) trust: Trust,
 }
 
@@ -74,7 +76,15 @@ impl Served {
         server.serve_quic(serving);
         let (listener, tcp) = listener().await;
         server.serve_tcp(listener);
-        Self { store, server, quic, tcp, trust }
+        #[allow(unused_mut, reason = "gRPC is a feature")]
+        let mut peers = vec![quic, tcp];
+        #[cfg(feature = "grpc")]
+        {
+            let (listener, Peer { address, .. }) = self::listener().await;
+            server.serve_grpc(listener, None);
+            peers.push(Peer::new(Protocol::Grpc, address));
+        }
+        Self { store, server, quic, tcp, peers, trust }
     }
 
     pub(super) async fn insert(&self, task: NewTask, content: &Bytes) -> TaskKey {
