@@ -4,6 +4,7 @@
 //! gRPC. [`DownloaderFactory`] makes the one that a configuration names. Whoever wants a piece from a given peer takes a
 //! [`StorageClient`].
 
+mod announced;
 mod dialer;
 mod error;
 mod factory;

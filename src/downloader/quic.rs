@@ -1,5 +1,6 @@
 //! Pieces over QUIC.
 
+use super::announced::Announced;
 use super::pool::{Lease, Pool, PoolSettings, PoolStats, Pooled};
 use super::{ConnectError, Dialer, DownloadError, Downloader, Protocol};
 use crate::client::{Answer, Ask, ExtensionReply, Failure, Progress, QuicClient, RequestError, Source};
@@ -23,13 +24,15 @@ impl Pooled for QuicClient {
 #[derive(Debug)]
 pub struct QuicDownloader {
     pool: Pool<QuicClient>,
+    announced: Announced,
 }
 
 impl QuicDownloader {
     /// A downloader whose connections `dialer` makes.
     #[must_use]
     pub fn new(dialer: Dialer, settings: PoolSettings) -> Self {
-        Self { pool: Pool::new(dialer.runtime().clone(), settings, dialer) }
+        let pool = Pool::new(dialer.runtime().clone(), settings, dialer);
+        Self { pool, announced: Announced::default() }
     }
 
     /// What the pool has done and has.
@@ -82,7 +85,7 @@ impl Downloader for QuicDownloader {
         let exchange = move |client: QuicClient, lease| async move {
             client.extension(&request).await.map_err(|error| explain(error, &client, &lease))
         };
-        Box::pin(self.pool.exchange(address, exchange))
+        Box::pin(self.announced.ask(address, request, self.pool.exchange(address, exchange)))
     }
 }
 

@@ -76,6 +76,7 @@ impl StorageClient {
         number: u32,
         range: Option<PieceRange>,
     ) -> Result<Bytes, StorageClientError> {
+        //= VTX-EXT-023
         let downloader = self.downloaders.downloader(peer.protocol).map_err(DownloadError::from)?;
         let mut answer = downloader.request(peer.address, Ask::new(task.piece(number))).await?;
         let piece = answer.piece().length;

@@ -1,5 +1,6 @@
 //! Pieces over TCP.
 
+use super::announced::Announced;
 use super::pool::{Lease, Pool, PoolSettings, PoolStats, Pooled};
 use super::{ConnectError, Dialer, DownloadError, Downloader, Protocol};
 use crate::client::{Answer, Ask, ExtensionReply, Failure, RequestError, TcpClient};
@@ -32,13 +33,15 @@ impl Pooled for TcpClient {
 #[derive(Debug)]
 pub struct TcpDownloader {
     pool: Pool<TcpClient>,
+    announced: Announced,
 }
 
 impl TcpDownloader {
     /// A downloader whose connections `dialer` makes.
     #[must_use]
     pub fn new(dialer: Dialer, settings: PoolSettings) -> Self {
-        Self { pool: Pool::new(dialer.runtime().clone(), settings, dialer) }
+        let pool = Pool::new(dialer.runtime().clone(), settings, dialer);
+        Self { pool, announced: Announced::default() }
     }
 
     /// What the pool has done and has.
@@ -70,10 +73,10 @@ impl Downloader for TcpDownloader {
         request: ExtensionRequest,
     ) -> BoxFuture<'_, Result<Option<ExtensionReply>, DownloadError>> {
         // The answer takes the connection with it, so the lease ends without one.
-        Box::pin(async move {
+        Box::pin(self.announced.ask(address, request, async move {
             let mut lease = self.pool.get_new(address).await?;
             let client = lease.take().ok_or(ConnectError::Closed)?;
             Ok(client.extension(&request).await?)
-        })
+        }))
     }
 }

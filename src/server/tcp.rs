@@ -128,6 +128,7 @@ impl Connection {
         loop {
             //= VTX-TCP-001
             //= VTX-TCP-002
+            //= VTX-TCP-005
             match self.next(&mut reader).await? {
                 Next::Packet(Incoming::Request { id, download }) => {
                     match self.shared.admission.answer(place) {
@@ -153,6 +154,8 @@ impl Connection {
                 //= VTX-TCP-011
                 //= VTX-TCP-012
                 Next::Packet(Incoming::Close) | Next::End => return self.stream.shutdown().await,
+                // The answer before is complete: the shutdown is looked at only where the next packet is.
+                //= VTX-CLS-010
                 Next::Draining => {
                     let mut close = BytesMut::new();
                     Packet { id: 0, message: Message::Close }.encode(&mut close);

@@ -289,6 +289,7 @@ enum Step {
 }
 
 /// Judges the packet that came where an answer was expected. Its id is of no account.
+//= VTX-FRM-007
 fn accept(ask: &Ask, message: Message<'_>) -> Result<Step, Failure> {
     match message {
         Message::Content(kind, metadata) => {

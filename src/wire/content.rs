@@ -154,6 +154,7 @@ impl<'a> From<&'a DigestText> for Bounded<'a, { limits::MAX_DIGEST_LEN }> {
 }
 
 /// The bytes of a text and their number. The bounds are far below `u32::MAX`.
+//= VTX-FRM-005
 fn text<const MAX: usize>(text: Bounded<'_, MAX>) -> (&[u8], u32) {
     let bytes = text.as_str().as_bytes();
     (bytes, u32::try_from(bytes.len()).unwrap_or_default())

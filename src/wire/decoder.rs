@@ -6,6 +6,7 @@ use super::{DecodeError, Header, Message, Packet, limits};
 ///
 /// Memory follows what has arrived, at most twice that: a header is judged alone, and then no more than the packet that
 /// it announces is held, [`limits::MAX_PACKET_LEN`] bytes. A packet that is whole in the input is decoded where it lies.
+//= VTX-FRM-009
 #[derive(Debug, Default)]
 pub struct Decoder {
     /// What has arrived of the packet that is incomplete.

@@ -70,6 +70,7 @@ impl<'a> ErrorMessage<'a> {
     /// Appends the whole packet: 7 bytes and those of the message.
     pub fn encode(&self, id: u8, out: &mut impl BufMut) {
         //= VTX-ERR-001
+        //= VTX-FRM-005
         let message = self.message.as_str().as_bytes();
         let length = 1 + u32::try_from(message.len()).unwrap_or(limits::MAX_VALUE_LEN - 1);
         out.put_slice(&Header { id, tag: Tag::Error, length }.encode());

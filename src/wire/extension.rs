@@ -42,9 +42,10 @@ impl Extension {
     /// Every extension, in the order of the tags.
     pub const ALL: [Self; 4] = [Self::Capabilities, Self::Range, Self::Description, Self::Availability];
 
-    /// The tag of its requests.
+    /// The tag of its requests. No packet is made with another reserved tag, but for that of its answer.
     #[must_use]
     pub const fn request_tag(self) -> u8 {
+        //= VTX-TAG-003
         match self {
             Self::Capabilities => 0xF0,
             Self::Range => 0xF2,

@@ -252,3 +252,40 @@ fn a_configuration_is_checked() {
     let first: serde_json::Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
     assert_eq!((&first["line"], &first["suggestion"]), (&3.into(), &"quicPort".into()));
 }
+
+//= VTX-SEC-004 test
+//= VTX-SEC-010 test
+#[test]
+fn nobody_is_trusted_unless_that_is_said_and_then_it_is_said_aloud() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let source = file(directory.path(), "source", 1000);
+    let (store, out) = (path("store"), path("out"));
+    let serving = Serving::new(&[&source, "--dir", &store, "--insecure"]);
+    for protocol in PROTOCOLS {
+        let peer = serving.peer(protocol);
+        let arguments = ["get", serving.text("task"), "--peer", &peer, "-o", &out];
+        let refused = run(&arguments);
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains("certificate") && !Path::new(&out).exists(), "{said}");
+
+        let insecure = run(&[&arguments[..], &["--insecure"]].concat());
+        let said = String::from_utf8(insecure.stderr).unwrap();
+        assert_eq!(insecure.status.code(), Some(0), "{said}");
+        assert!(said.contains("WARN") && said.contains("no peer is verified"), "{said}");
+        std::fs::remove_file(&out).unwrap();
+    }
+    // A server says so before anybody can connect.
+    let mut server = vortex()
+        .args(["serve", "--dir", &store, "--quic", "127.0.0.1:0", "--insecure"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(server.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let warned = lines.take(20).any(|line| line.contains("WARN") && line.contains("no peer is verified"));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(warned);
+}

@@ -1,9 +1,13 @@
 //! Clients and servers over loopback sockets.
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use vortex_p2p::client::{Ask, QuicClient, RequestError, TcpClient};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use vortex_p2p::client::{Ask, ExtensionReply, QuicClient, RequestError, TcpClient};
 use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
 use vortex_p2p::server::{ServerSettings, StorageServer};
 use vortex_p2p::session::{Deadlines, Failure};
@@ -11,6 +15,7 @@ use vortex_p2p::store::{MemoryStore, NewTask, TaskKey};
 use vortex_p2p::transport::quic::{self, QuicEndpoint, QuicSettings};
 use vortex_p2p::transport::tls::{Admission, ClientTls, Crypto, Identity, ServerIdentity, ServerTls, Trust};
 use vortex_p2p::transport::{Network, SocketSettings, TokioNetwork};
+use vortex_p2p::wire::extension::ExtensionRequest;
 use vortex_p2p::wire::{Algorithm, Digest, Division, ErrorCode, PieceKind, PieceLength, TaskId};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -221,4 +226,85 @@ async fn early_requests_are_answered_in_a_resumed_session() {
     let (answers, accepted) = tokio::join!(futures_util::future::join_all(requests), early.accepted());
     assert!(accepted.unwrap(), "the server took the early data");
     assert!(answers.into_iter().all(|answer| answer.unwrap() == whole));
+}
+
+#[tokio::test]
+async fn a_shutdown_says_close_after_the_answer_under_way_and_not_within_it() {
+    //= VTX-CLS-010 test
+    let served = Served::new(ServerSettings::default()).await;
+    // More than the sockets hold, so that the answer is under way while the server shuts down.
+    let whole = content(40 << 20);
+    let key = served.insert(PieceKind::Piece, &whole, 40 << 20).await;
+    let mut stream = served.network.connect(served.tcp).await.unwrap();
+    stream.write_all(&key.piece(0).encode(1)).await.unwrap();
+    let mut head = [0; 6];
+    stream.read_exact(&mut head).await.unwrap();
+    let mut bytes = Vec::new();
+    let (read, ()) = tokio::join!(stream.read_to_end(&mut bytes), served.server.shutdown());
+    read.unwrap();
+    let value = u32::from_be_bytes(head[2..].try_into().unwrap()) as usize;
+    let content = &bytes[value..];
+    assert!(content[..whole.len()] == whole, "the content is whole");
+    assert_eq!(content[whole.len()..], [0, 0xFE, 0, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_given_up_takes_its_tcp_connection_with_it() {
+    //= VTX-TCP-019 test
+    let served = Served::new(ServerSettings::default()).await;
+    let mut listener = served.network.listen(LOOPBACK).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let piece = Ask::new(TaskKey { kind: PieceKind::Piece, id: TaskId::from_sha256([7; 32]) }.piece(0));
+    let late = Deadlines { first_byte: Duration::from_millis(50), ..Deadlines::default() };
+    let stuck = Deadlines { piece: Duration::from_millis(500), ..Deadlines::default() };
+    for (gives_up, deadlines) in [("begun", Deadlines::default()), ("late", late), ("stuck", stuck)] {
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 74];
+            stream.read_exact(&mut request).await.unwrap();
+            if gives_up != "late" {
+                let metadata = vortex_p2p::conformance::Draft::new(1, piece.download, 0, &[7; 1000]).packet();
+                stream.write_all(&metadata).await.unwrap();
+            }
+            stream.read_u8().await.unwrap_err()
+        };
+        let client = async {
+            let stream = served.network.connect(address).await.unwrap();
+            let client = TcpClient::new(stream, served.runtime.clone(), deadlines);
+            let answer = client.request(piece, Box::new(|_| panic!("not to be used again"))).await;
+            assert_eq!(answer.is_ok(), gives_up != "late", "{answer:?}");
+            let mut answer = answer.ok().filter(|_| gives_up == "stuck");
+            if let Some(answer) = &mut answer {
+                let error = answer.collect().await.unwrap_err();
+                assert!(matches!(error, RequestError::TimedOut(_)), "{error}");
+            }
+            // Kept: the end does not wait for whoever has it.
+            answer
+        };
+        let (end, _answer) = tokio::join!(server, client);
+        assert!(matches!(end.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{end}");
+    }
+}
+
+#[tokio::test]
+async fn requests_of_extensions_go_early_too() {
+    //= VTX-EXT-010 test
+    let served = Served::new(ServerSettings::default()).await;
+    let key = served.insert(PieceKind::Piece, &content(1000), 300).await;
+    let first = served.quic().await;
+    fetch_quic(&first, key, 0).await.unwrap();
+    first.connection().close(0u32.into(), b"");
+
+    let dialing = served.endpoint.dial(&served.dialer, served.quic).unwrap();
+    let (connection, early) = dialing.into_early().expect("a session to resume");
+    let client = QuicClient::early(connection, early, served.runtime.clone(), Deadlines::default());
+    let request = ExtensionRequest::Description { kind: key.kind, task_id: key.id };
+    // Polled once, it has a stream; the handshake can't be complete by then, for nothing else has run.
+    let mut asking = std::pin::pin!(client.extension(&request));
+    assert!(asking.as_mut().now_or_never().is_none());
+    let (mut next, _) = client.connection().open_bi().now_or_never().expect("early streams").unwrap();
+    assert_eq!(next.id().index(), 1);
+    next.reset(0u32.into()).unwrap();
+    let Ok(Some(ExtensionReply::Description(description))) = asking.await else { panic!("no description") };
+    assert_eq!(description.division.pieces(), 4);
 }

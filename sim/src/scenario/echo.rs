@@ -77,6 +77,7 @@ async fn fetch(host: Host, server: SocketAddr) -> Result<u64, Violation> {
     Ok(lost)
 }
 
+#[allow(clippy::disallowed_methods, reason = "this is not the protocol, but what lies below it")]
 async fn stream(connection: quinn::Connection, byte: u8) -> Result<(), Violation> {
     let (mut send, mut receive) = connection.open_bi().await?;
     send.write_all(&[byte; REQUEST]).await?;

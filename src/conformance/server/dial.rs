@@ -108,6 +108,7 @@ impl Subject {
     }
 
     /// A new stream on `connection`.
+    #[allow(clippy::disallowed_methods, reason = "it plays a client")]
     pub(super) async fn stream(&self, connection: &Connection) -> Shown<Lane> {
         match self.runtime.timeout(self.target.waits.soon, connection.open_bi()).await {
             Ok(Ok((send, receive))) => Ok(Lane::Quic { send, receive }),

@@ -163,6 +163,7 @@ async fn opens_nothing(subject: Subject) -> Shown {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "it plays a client that does what none may")]
 async fn grants_nothing(subject: Subject) -> Shown {
     let Dialed { connection, .. } = subject.dial(Dial::default()).await?;
     match subject.runtime.timeout(subject.target.waits.quiet, connection.open_uni()).await {

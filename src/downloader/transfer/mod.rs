@@ -121,7 +121,8 @@ impl Transfer {
     }
 }
 
-/// What a failure says of the peer.
+/// What a failure says of the peer. Whether it said before that it holds the piece makes no difference.
+//= VTX-EXT-018
 fn fault(error: &DownloadError) -> Fault {
     match error {
         #[cfg(feature = "tls")]

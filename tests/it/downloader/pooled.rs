@@ -13,7 +13,9 @@ use vortex_p2p::downloader::{
     QuicDownloader, StorageClient, StorageClientError, TcpDownloader,
 };
 use vortex_p2p::session::Deadlines;
+use vortex_p2p::transport::quic::AppCode;
 use vortex_p2p::transport::tls::{Reason, Trust};
+use vortex_p2p::wire::extension::{Capabilities, Extension, ExtensionRequest};
 use vortex_p2p::wire::{Algorithm, Digest, Download, Header, PieceKind, Tag, TaskId};
 
 const PIECE: u64 = 1 << 16;
@@ -86,6 +88,28 @@ async fn a_range_is_cut_out_of_the_verified_piece() {
             assert!(matches!(error, StorageClientError::Range(_)), "{error}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_part_is_not_handed_out_where_the_rest_of_the_piece_is_wrong() {
+    //= VTX-EXT-023 test
+    let (mut listener, peer) = listener().await;
+    let piece = content(PIECE as usize);
+    let mut bytes = answer(PieceKind::Cache, 0, &piece);
+    *bytes.last_mut().unwrap() ^= 1;
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; Download::PACKET_LEN];
+        stream.read_exact(&mut request).await.unwrap();
+        assert_eq!(request[1], 0x06, "a request for the whole piece");
+        stream.write_all(&bytes).await.unwrap();
+    };
+    let client = StorageClient::new(downloaders().await);
+    let key = task(PieceKind::Cache, &piece, PIECE).key;
+    let part = client.download_piece(peer, key, 0, Some(PieceRange { offset: 0, length: 10 }));
+    let ((), part) = tokio::join!(server, part);
+    let error = part.err().expect("the piece is not what its digest says");
+    assert!(matches!(error, StorageClientError::Download(_)), "{error}");
 }
 
 #[tokio::test]
@@ -302,4 +326,88 @@ async fn a_downloader_is_an_object() {
     let piece = downloader.download_piece(served.tcp.address, 0, "", key.id).await.unwrap();
     assert_eq!(piece.content.into_inner(), whole);
     served.server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_rejected_answer_leaves_the_others_on_its_connection_alone() {
+    //= VTX-QUC-034 test
+    let (tls, _) = server_tls();
+    let server = endpoint(Some(&tls)).await;
+    let address = server.local_addr().unwrap();
+    let piece = content(1 << 16);
+    let good = answer(PieceKind::Piece, 0, &piece);
+    let bad = answer(PieceKind::Piece, 1, &piece);
+    let serving = async {
+        let connection = server.accept().await.unwrap().accept().unwrap().await.unwrap();
+        let (mut first, _) = connection.accept_bi().await.unwrap();
+        let (begin, end) = good.split_at(good.len() / 2);
+        first.write_all(begin).await.unwrap();
+        // Another piece than was asked for, while the first answer is under way.
+        let (mut second, _) = connection.accept_bi().await.unwrap();
+        second.write_all(&bad).await.unwrap();
+        let stopped = second.stopped().await.unwrap();
+        assert_eq!(stopped, Some(AppCode::Malformed.into()));
+        first.write_all(end).await.unwrap();
+        first.finish().unwrap();
+        first.stopped().await.unwrap();
+        assert!(connection.close_reason().is_none());
+    };
+    let downloader =
+        QuicDownloader::new(dialer(&Trust::Insecure, Deadlines::default()).await, PoolSettings::default());
+    let ask = Ask::new(Download { kind: PieceKind::Piece, task_id: TaskId::from_sha256([7; 32]), number: 0 });
+    let asking = async {
+        let mut first = downloader.request(address, ask).await.unwrap();
+        let error = downloader.request(address, ask).await.unwrap_err();
+        assert!(
+            matches!(error, DownloadError::Request(RequestError::Failed(Failure::Rejected(_)))),
+            "{error}"
+        );
+        assert_eq!(first.collect().await.unwrap(), piece);
+    };
+    tokio::join!(serving, asking);
+    assert_eq!(downloader.stats().dialed, 1);
+}
+
+#[tokio::test]
+async fn what_a_peer_has_not_announced_it_is_not_asked() {
+    //= VTX-EXT-009 test
+    let (mut listener, peer) = listener().await;
+    let requests = [
+        ExtensionRequest::Capabilities,
+        ExtensionRequest::Description { kind: PieceKind::Piece, task_id: TaskId::from_sha256([7; 32]) },
+        ExtensionRequest::Availability {
+            kind: PieceKind::Piece,
+            task_id: TaskId::from_sha256([7; 32]),
+            first: 0,
+        },
+    ];
+    let [capabilities, description, availability] = requests;
+    // Only the description is announced; then nothing is known any more.
+    let server = async {
+        let mut asked = Vec::new();
+        for answered in [true, false, false, false] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            stream.read_to_end(&mut request).await.unwrap();
+            asked.push(request[1]);
+            if answered {
+                let answer = Capabilities(vec![Extension::Description]).encode(request[0]);
+                stream.write_all(&answer).await.unwrap();
+            }
+        }
+        asked
+    };
+    let downloader =
+        TcpDownloader::new(dialer(&Trust::Insecure, Deadlines::default()).await, PoolSettings::default());
+    let ask = |request| downloader.extension(peer.address, request);
+    let client = async {
+        assert!(ask(capabilities).await.unwrap().is_some());
+        assert_eq!(ask(availability).await.unwrap(), None, "not announced: not sent");
+        assert_eq!(ask(description).await.unwrap(), None, "announced, and refused");
+        // Now what was announced holds no longer.
+        assert_eq!(ask(availability).await.unwrap(), None);
+        assert_eq!(ask(capabilities).await.unwrap(), None);
+    };
+    let (asked, ()) = tokio::join!(server, client);
+    assert_eq!(asked, [0xF0, 0xF4, 0xF6, 0xF0]);
 }

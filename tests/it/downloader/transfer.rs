@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use vortex_p2p::client::ExtensionReply;
 use vortex_p2p::downloader::Peer;
 use vortex_p2p::downloader::transfer::{
     Event, Observer, PlanSettings, Report, Transfer, TransferError, Verdict,
 };
 use vortex_p2p::rate::RateLimiter;
+use vortex_p2p::runtime::{BoxFuture, Runtime, Timer, TokioRuntime};
 use vortex_p2p::store::{MemoryStore, NewTask, PieceStore, TaskKey};
+use vortex_p2p::wire::extension::ExtensionRequest;
 use vortex_p2p::wire::{Algorithm, Digest, Download, PieceKind};
 
 const PIECE: u64 = 1 << 16;
@@ -290,4 +293,83 @@ async fn who_is_slow_by_our_own_limit_is_not_silent() {
     let report = limited.run().await.unwrap();
     assert_eq!(report.peers[0].failures, 0, "{report:?}");
     assert_eq!(read(&store, task.key).await, whole);
+}
+
+#[tokio::test]
+async fn a_piece_that_was_said_to_be_there_and_is_not_comes_from_elsewhere() {
+    //= VTX-EXT-018 test
+    let served = Served::new().await;
+    let whole = content(2 * PIECE as usize);
+    let task = task(PieceKind::Piece, &whole, PIECE);
+    served.insert(task, &whole).await;
+    let boaster = Served::new().await;
+    boaster.insert(task, &whole).await;
+    let downloaders = downloaders().await;
+    let downloader = downloaders.downloader(boaster.tcp.protocol).unwrap();
+    let (kind, task_id) = (task.key.kind, task.key.id);
+    let available = downloader
+        .extension(boaster.tcp.address, ExtensionRequest::Availability { kind, task_id, first: 0 })
+        .await
+        .unwrap();
+    let Some(ExtensionReply::Availability(availability)) = available else { panic!("{available:?}") };
+    assert_eq!(availability.held, [true, true]);
+    // It holds them no longer.
+    boaster.store.delete(task.key).await.unwrap();
+    let store = store();
+    let mut both = transfer(&store, &[boaster.tcp, served.tcp], task).await;
+    both.downloaders = downloaders;
+    let report = both.run().await.unwrap();
+    assert_eq!(read(&store, task.key).await, whole);
+    assert!(matches!(report.peers[0].last, Some((Verdict::Lacks, _))), "{:?}", report.peers[0]);
+    assert_eq!(report.peers[1].pieces, 2);
+}
+
+/// A clock that stands still, but for what a test lets pass. Timers are those of the real one, and may come early.
+#[derive(Debug)]
+struct Stopped {
+    begun: Instant,
+    passed: Mutex<Duration>,
+}
+
+impl Runtime for Stopped {
+    fn now(&self) -> Instant {
+        self.begun + *self.passed.lock().unwrap()
+    }
+    fn unix_time(&self) -> Duration {
+        TokioRuntime.unix_time()
+    }
+    fn timer(&self, deadline: Instant) -> std::pin::Pin<Box<dyn Timer>> {
+        TokioRuntime.timer(deadline)
+    }
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        TokioRuntime.spawn(task);
+    }
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        TokioRuntime.spawn_blocking(job);
+    }
+    fn fill_random(&self, buffer: &mut [u8]) {
+        TokioRuntime.fill_random(buffer);
+    }
+}
+
+#[tokio::test]
+async fn the_cost_of_a_piece_is_in_whole_seconds_rounded_down() {
+    //= VTX-CNT-015 test
+    let whole = content(PIECE as usize);
+    let task = task(PieceKind::Piece, &whole, PIECE);
+    for (milliseconds, seconds) in [(0, 0), (999, 0), (1000, 1), (2999, 2)] {
+        let clock = Arc::new(Stopped { begun: TokioRuntime.now(), passed: Mutex::new(Duration::ZERO) });
+        let passing = clock.clone();
+        let peer = scripted(&whole, move |content, download, _| {
+            *passing.passed.lock().unwrap() = Duration::from_millis(milliseconds);
+            (answer(download.kind, download.number, content), Then::Serve)
+        });
+        let store = store();
+        let mut timed = transfer(&store, &[peer.await], task).await;
+        timed.runtime = clock;
+        timed.run().await.unwrap();
+        let stored = store.piece(task.key.piece(0)).await.unwrap();
+        let digest = stored.provenance.digest.to_text();
+        assert_eq!(stored.metadata(&digest).cost, seconds, "{milliseconds} ms");
+    }
 }

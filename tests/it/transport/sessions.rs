@@ -4,6 +4,7 @@ use super::pki::{ANSWER, Ca, REQUEST, Valid, crypto, runtime, server};
 use super::quic::{answer, ask, bind, client, endpoint, exchange_at, self_signed};
 use super::tcp;
 use super::world::{DATE, World};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use vortex_p2p::transport::quic::{AppCode, DialError, QuicClient, QuicEndpoint, QuicSettings};
@@ -202,4 +203,80 @@ async fn a_session_does_not_outlive_the_certificate_of_its_client() {
         }
         world.pass(Duration::from_secs(3601));
     }
+}
+
+/// Passes datagrams on between one client and one server.
+async fn relay(near: &tokio::net::UdpSocket, server: SocketAddr) {
+    let far = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut client = None;
+    let (mut up, mut down) = ([0; 2048], [0; 2048]);
+    loop {
+        tokio::select! {
+            received = near.recv_from(&mut up) => {
+                let (count, from) = received.unwrap();
+                client = Some(from);
+                far.send_to(&up[..count], server).await.unwrap();
+            }
+            received = far.recv(&mut down) => {
+                near.send_to(&down[..received.unwrap()], client.unwrap()).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn early_data_that_is_replayed_is_not_taken() {
+    //= VTX-QUC-040 test
+    let tls = self_signed();
+    let (dialing, _) = endpoint(None).await;
+    let insecure = client(&Trust::Insecure);
+    let near = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = near.local_addr().unwrap();
+    let (serving, real) = endpoint(Some(&tls)).await;
+    let first = async {
+        let first = dialing.dial(&insecure, address).unwrap().established().await.unwrap();
+        assert_eq!(ask(&first).await.unwrap(), ANSWER);
+        first.close(AppCode::NoError.into(), b"");
+    };
+    tokio::select! {
+        () = first => {}
+        () = serve(&serving) => {}
+        () = relay(&near, real) => {}
+    }
+
+    // Now somebody on the path keeps what the client sends, and passes it to two servers with the same sessions.
+    let settings = QuicSettings { idle_timeout: Duration::from_secs(1), ..QuicSettings::default() };
+    let (once, to_once) = bind(settings.clone(), Some(&tls)).await;
+    let (again, to_again) = bind(settings, Some(&tls)).await;
+    let (connection, _early) = dialing.dial(&insecure, address).unwrap().into_early().unwrap();
+    let (mut send, _receive) = connection.open_bi().await.unwrap();
+    send.write_all(REQUEST).await.unwrap();
+    send.finish().unwrap();
+
+    let (mut kept, mut datagram) = (Vec::new(), [0; 2048]);
+    let taken = async {
+        let (connection, _) = once.accept().await.unwrap().accept().unwrap().into_0rtt().unwrap();
+        let (_, mut request) = connection.accept_bi().await.unwrap();
+        assert_eq!(request.read_to_end(1 << 10).await.unwrap(), REQUEST);
+    };
+    let passing = async {
+        loop {
+            let (count, from) = near.recv_from(&mut datagram).await.unwrap();
+            // What the first connection had to say goes nowhere: these servers do not know it.
+            if from == dialing.local_addr().unwrap() {
+                near.send_to(&datagram[..count], to_once).await.unwrap();
+                kept.push(datagram[..count].to_vec());
+            }
+        }
+    };
+    tokio::select! {
+        () = taken => {}
+        () = passing => {}
+    }
+    for datagram in &kept {
+        near.send_to(datagram, to_again).await.unwrap();
+    }
+    let (connection, _) = again.accept().await.unwrap().accept().unwrap().into_0rtt().unwrap();
+    let request = connection.accept_bi().await.map(drop);
+    assert_eq!(request, Err(quinn::ConnectionError::TimedOut), "the ticket is good once");
 }

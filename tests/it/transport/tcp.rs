@@ -1,10 +1,12 @@
 //! Byte streams of the kernel.
 
-use super::pki::{ANSWER, REQUEST};
+use super::pki::{ANSWER, REQUEST, crypto, server};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use vortex_p2p::transport::tls::{self, ClientTls, Refusal, ServerTls};
+use tokio_rustls::TlsConnector;
+use vortex_p2p::transport::tls::{self, Admission, ClientTls, Identity, Refusal, ServerTls, Trust};
 use vortex_p2p::transport::{Listener, Network, TokioNetwork};
 
 /// One request and its answer over TLS; what the client and the server are told.
@@ -68,4 +70,63 @@ async fn a_listener_for_both_families_names_addresses_as_they_are() {
             assert!(socket2::SockRef::from(socket).keepalive().unwrap());
         }
     }
+}
+
+#[tokio::test]
+async fn protected_tcp_is_tls_1_3_from_its_first_byte() {
+    //= VTX-TCP-021 test
+    let client = ClientTls::new(&crypto(), &Trust::Insecure, None).unwrap();
+    let mut listener = listener().await;
+    let address = listener.local_addr().unwrap();
+    // What a client says first.
+    let dialing = async {
+        let stream = TokioNetwork::default().connect(address).await.unwrap();
+        assert!(tls::connect(&client, address, stream).await.is_err(), "nobody shakes hands here");
+    };
+    let listening = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut acceptor = rustls::server::Acceptor::default();
+        loop {
+            let mut bytes = [0; 1024];
+            let count = stream.read(&mut bytes).await.unwrap();
+            acceptor.read_tls(&mut &bytes[..count]).unwrap();
+            if let Some(accepted) = acceptor.accept().unwrap_or_else(|_| panic!("no client hello")) {
+                let hello = accepted.client_hello();
+                assert_eq!(hello.server_name(), Some("d7y"));
+                assert!(hello.alpn().is_none());
+                return;
+            }
+        }
+    };
+    tokio::join!(dialing, listening);
+
+    // What a server says to a request in plain: a TLS alert, and nothing else.
+    let serving = server(Identity::self_signed(&crypto()).unwrap(), &Admission::Anyone);
+    let plain = async {
+        let mut stream = TokioNetwork::default().connect(address).await.unwrap();
+        stream.write_all(&[0; 74]).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(answer.is_empty() || answer[..2] == [0x15, 3], "{answer:?}");
+    };
+    let refusing = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(tls::accept(&serving, stream).await.is_err());
+    };
+    tokio::join!(plain, refusing);
+
+    // What the two agree on.
+    let asking = async {
+        let stream = TokioNetwork::default().connect(address).await.unwrap();
+        let config = Arc::new(client.for_peer(address));
+        let stream = TlsConnector::from(config).connect("d7y".try_into().unwrap(), stream).await.unwrap();
+        let agreed = stream.get_ref().1;
+        assert_eq!(agreed.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+        assert_eq!(agreed.alpn_protocol(), None);
+    };
+    let answering = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        tls::accept(&serving, stream).await.unwrap()
+    };
+    tokio::join!(asking, answering);
 }

@@ -122,6 +122,7 @@ pub(super) async fn fetch(job: &Job, server: SocketAddr, work: &'static Work) ->
     all(workers.map(|connection| fetch_over(connection, work))).await
 }
 
+#[allow(clippy::disallowed_methods, reason = "this is not the protocol, but what it is compared with")]
 async fn fetch_over(connection: Connection, work: &'static Work) -> Result<()> {
     while let Some(mut fetch) = work.next() {
         let (mut send, mut receive) = connection.open_bi().await?;
