@@ -1,5 +1,6 @@
 //! Vortex, Dragonfly's peer-to-peer protocol for moving large files in pieces.
 
+mod canary;
 #[cfg(feature = "config")]
 pub mod config;
 #[cfg(feature = "conformance")]

@@ -4,6 +4,7 @@
 //! One seed fixes a run to the byte: see [`trace`]. What runs the hosts is a [`world`]; what happens in it is a
 //! [`scenario`]; what goes wrong is in [`net`], [`disk`] and [`faults`].
 
+pub mod canaries;
 pub mod crypto;
 pub mod disk;
 pub mod faults;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use vortex_sim::canaries::{self, Caught, Hunt};
 use vortex_sim::pcap;
 use vortex_sim::runner::{self, ENOUGH_SEEDS, Line, Seeds, Summary};
 use vortex_sim::scenario::{self, Scenario};
@@ -41,6 +42,18 @@ enum Action {
         /// Run every seed again in another process, and compare all packets.
         #[arg(long)]
         verify: bool,
+        /// Stop at the first violation.
+        #[arg(long)]
+        fail_fast: bool,
+    },
+    /// Bring each planted bug to life, and see whether its scenario catches it; exit code 1 where one lives on.
+    Canaries {
+        /// Which; all where none is named.
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Seeds for each, in place of the number that it is known to need.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        seeds: Option<u64>,
     },
     /// Run one seed again and look at it.
     Replay {
@@ -102,23 +115,22 @@ fn scenarios(text: &str) -> Result<Scenarios, String> {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Action::Run { world, scenario, seeds, json, jobs, verify } => {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            Run {
-                worlds: world.0,
-                scenarios: scenario.0,
-                seeds,
-                json,
-                threads: jobs.unwrap_or(cores),
-                verify,
-            }
-            .run()
+        Action::Run { world, scenario, seeds, json, jobs, verify, fail_fast } => Run {
+            worlds: world.0,
+            scenarios: scenario.0,
+            seeds,
+            json,
+            threads: jobs.unwrap_or_else(cores),
+            verify,
+            fail_fast,
         }
+        .run(),
         Action::Replay { world, scenario, seed, timeline, events, pcap } => {
             scenario.0.iter().try_fold(true, |passed, scenario| {
                 Ok(replay(world, *scenario, seed, timeline, events, pcap.as_ref())? && passed)
             })
         }
+        Action::Canaries { names, seeds } => canaries(&names, seeds),
         Action::List => list(),
     };
     match done {
@@ -131,6 +143,45 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Whether every canary was caught, and nothing else.
+fn canaries(names: &[String], seeds: Option<u64>) -> io::Result<bool> {
+    if let Some(unknown) = names.iter().find(|name| canaries::ALL.iter().all(|canary| canary.name != **name))
+    {
+        let known: Vec<&str> = canaries::ALL.iter().map(|canary| canary.name).collect();
+        return Err(io::Error::other(format!("expected one of {}, got {unknown}", known.join(", "))));
+    }
+    let program = canaries::build()?;
+    let hunts = Hunt::all(names, seeds);
+    let right = canaries::hunt_all(&program, &hunts, cores(), |hunt, caught| {
+        let mut out = io::stdout().lock();
+        let (name, area) = hunt.canary.map_or(("(none)", ""), |canary| (canary.name, canary.area));
+        let mark = if hunt.is_right(caught) { ' ' } else { '!' };
+        write!(out, "{mark} {name:<24} {area:<8} {:<16}", hunt.scenario)?;
+        for (world, caught) in caught {
+            match caught {
+                Caught::After(seeds, _) => write!(out, " {world} {seeds:<10}")?,
+                Caught::Never(seeds) => write!(out, " {world} - of {seeds:<5}")?,
+            }
+        }
+        let violation = caught.iter().find_map(|(_, caught)| match caught {
+            Caught::After(_, violation) => Some(violation.as_str()),
+            Caught::Never(_) => None,
+        });
+        writeln!(out, " {}", violation.unwrap_or_default())
+    })?;
+    let (all, count) = (hunts.iter().filter(|hunt| hunt.canary.is_some()).count(), canaries::ALL.len());
+    writeln!(
+        io::stdout(),
+        "{all} hunts for {count} canaries: {}",
+        if right { "as it has to be" } else { "FAILED" }
+    )?;
+    Ok(right)
 }
 
 fn list() -> io::Result<bool> {
@@ -148,6 +199,7 @@ struct Run {
     json: bool,
     threads: usize,
     verify: bool,
+    fail_fast: bool,
 }
 
 impl Run {
@@ -156,7 +208,7 @@ impl Run {
         let mut out = io::stdout().lock();
         let jobs = runner::jobs(&self.worlds, &self.scenarios, &self.seeds);
         let (mut lines, mut written) = (Vec::new(), Ok(()));
-        let summary = runner::run_all(&jobs, self.threads, |line| {
+        let summary = runner::run_all(&jobs, self.threads, self.fail_fast, |line| {
             if written.is_ok() {
                 written = self.show(&mut out, line);
             }

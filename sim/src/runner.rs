@@ -128,8 +128,9 @@ pub struct Summary {
     pub report: Report,
 }
 
-/// Runs `jobs` on `threads` threads and shows each result in the order of jobs.
-pub fn run_all(jobs: &[Job], threads: usize, mut show: impl FnMut(&Line)) -> Summary {
+/// Runs `jobs` on `threads` threads and shows each result in the order of jobs. With `fail_fast`, no further one is begun
+/// after a violation.
+pub fn run_all(jobs: &[Job], threads: usize, fail_fast: bool, mut show: impl FnMut(&Line)) -> Summary {
     let next = AtomicUsize::new(0);
     let (results, collected) = mpsc::channel();
     let before = cpu_time();
@@ -143,6 +144,9 @@ pub fn run_all(jobs: &[Job], threads: usize, mut show: impl FnMut(&Line)) -> Sum
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(&job) = jobs.get(index) else { break };
                     let finished = run(job.world, job.scenario, job.seed, Keep::Digest);
+                    if fail_fast && finished.outcome.is_err() {
+                        next.store(jobs.len(), Ordering::Relaxed);
+                    }
                     if results.send((index, Line::new(job, &finished), finished.report)).is_err() {
                         break;
                     }

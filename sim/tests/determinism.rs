@@ -14,7 +14,7 @@ fn a_seed_is_the_same_run_in_this_process_and_in_another() {
     let jobs = jobs(World::ALL, scenario::all(), &Seeds(0..SEEDS));
     let collect = |threads| {
         let mut lines: Vec<Line> = Vec::new();
-        run_all(&jobs, threads, |line| lines.push(line.clone()));
+        run_all(&jobs, threads, false, |line| lines.push(line.clone()));
         lines
     };
     let (first, second) = (collect(2), collect(1));

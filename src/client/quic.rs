@@ -3,6 +3,7 @@
 use super::answer::Answer;
 use super::streamed::{Due, Input, Streamed};
 use super::{RequestError, Waited, random_id};
+use crate::canary::planted;
 use crate::runtime::SharedRuntime;
 use crate::session::{
     Ask, ClientEvent, ClientRequest, Deadlines, ExtensionReply, Failure, Rejection, longest_reply, read_reply,
@@ -219,7 +220,10 @@ impl Input for QuicInput {
             }
             let mut chunks = [const { Bytes::new() }; CHUNKS_AT_ONCE];
             match self.stream.read_chunks(&mut chunks).await {
-                Ok(Some(count)) => self.read.extend(chunks.into_iter().take(count)),
+                Ok(Some(count)) => {
+                    let count = if planted("burst-cut-off") { count.min(8) } else { count };
+                    self.read.extend(chunks.into_iter().take(count));
+                }
                 Ok(None) => return Ok(None),
                 //= VTX-QUC-031
                 //= VTX-QUC-035

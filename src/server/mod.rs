@@ -17,6 +17,7 @@ mod tcp;
 
 pub use settings::{ServerLimits, ServerSettings};
 
+use crate::canary::planted;
 use crate::runtime::SharedRuntime;
 use crate::store::PieceStore;
 use admission::Admission;
@@ -54,6 +55,9 @@ impl StorageServer {
         //= VTX-LIM-005
         let Shared { runtime, lifecycle, settings, .. } = &*self.shared;
         lifecycle.drain();
+        if planted("shutdown-breaks-off") {
+            lifecycle.abort();
+        }
         if runtime.timeout(settings.deadlines.shutdown, lifecycle.ended()).await.is_err() {
             lifecycle.abort();
             lifecycle.ended().await;

@@ -4,6 +4,7 @@ use super::admission::{AnswerPlace, Busy, ConnectionPlace};
 use super::answering::{BrokenOff, Sink};
 use super::lifecycle::Phase;
 use super::{Shared, StorageServer};
+use crate::canary::planted;
 use crate::session::{Incoming, Refusal, RequestReader};
 use crate::transport::quic::{AppCode, QuicEndpoint};
 use crate::watch;
@@ -98,7 +99,11 @@ async fn serve_incoming(
     };
     let by = shared.runtime.now() + shared.settings.deadlines.request;
     //= VTX-QUC-043
-    let early = if answers_early { connecting.into_0rtt() } else { Err(connecting) };
+    let early = if answers_early && !planted("early-not-answered") {
+        connecting.into_0rtt()
+    } else {
+        Err(connecting)
+    };
     let served = match early {
         Ok((connection, complete)) => {
             let served = served(connection);
@@ -363,6 +368,9 @@ impl Request {
 
     /// Waits until the client has the answer: until then it is under way, and the connection is not closed in order.
     async fn delivered(&mut self) {
+        if planted("answer-not-awaited") {
+            return;
+        }
         let Shared { runtime, settings, .. } = &*self.served.shared;
         let broken = self.served.broken.subscribe();
         let acknowledged = runtime.timeout(settings.deadlines.progress, self.send.stopped());
@@ -421,6 +429,9 @@ async fn read(reader: &mut RequestReader, receive: &mut RecvStream) -> Read {
 // These fail only where the stream has ended already; then what they are to bring about has come about.
 
 fn finish(send: &mut SendStream) {
+    if planted("answer-not-finished") {
+        return;
+    }
     let _ = send.finish();
 }
 

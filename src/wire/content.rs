@@ -14,6 +14,7 @@
 //! ```
 
 use super::{Bounded, DecodeError, DigestText, Header, PieceKind, Tag, limits};
+use crate::canary::planted;
 use bytes::BufMut;
 use std::fmt;
 
@@ -112,7 +113,7 @@ impl<'a> Metadata<'a> {
         out.put_u32(length - 4);
         out.put_u32(self.number);
         out.put_u64(self.offset);
-        out.put_u64(self.length.into());
+        out.put_u64(u64::from(self.length) + u64::from(planted("length-off-by-one")));
         out.put_u32(digest_len);
         out.put_slice(digest);
         out.put_u32(parent_id_len);

@@ -1,6 +1,7 @@
 //! Packets from bytes that arrive in parts.
 
 use super::{DecodeError, Header, Message, Packet, limits};
+use crate::canary::planted;
 
 /// Decodes packets from a stream that may be split anywhere.
 ///
@@ -101,6 +102,9 @@ impl Decoder {
             return Err(error);
         }
         if !self.gather(input, packet_len(header)) {
+            if planted("split-packet-lost") {
+                self.partial.clear();
+            }
             return Ok(None);
         }
         self.spent = true;

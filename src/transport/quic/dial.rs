@@ -3,6 +3,7 @@
 use super::AppCode;
 use super::settings::QuicSettings;
 use super::world::initial_id;
+use crate::canary::planted;
 use crate::runtime::SharedRuntime;
 use crate::transport::tls::{ClientTls, Refusal, peer_key};
 use bytes::Bytes;
@@ -76,7 +77,7 @@ impl QuicClient {
 
     pub(super) fn dial(&self, endpoint: &quinn::Endpoint, to: SocketAddr) -> Result<Dialing, DialError> {
         let mut tls = self.tls.for_peer(to);
-        tls.enable_early_data = self.early_data;
+        tls.enable_early_data = self.early_data && !planted("session-forgotten");
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
         config
             .transport_config(self.transport.clone())
@@ -140,7 +141,7 @@ impl EarlyData {
     /// # Errors
     /// As of [`Dialing::established`].
     pub async fn accepted(self) -> Result<bool, DialError> {
-        let accepted = self.accepted.await;
+        let accepted = self.accepted.await || planted("early-rejection-missed");
         if let Some(error) = self.connection.close_reason() {
             return Err(error.into());
         }

@@ -1,7 +1,8 @@
 //! What can be set about QUIC, and why the defaults are what they are.
 
+use crate::canary::planted;
 use quinn::congestion::{BbrConfig, CubicConfig};
-use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, MtuDiscoveryConfig, TransportConfig, VarInt};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,7 +142,7 @@ impl QuicSettings {
     /// quinn's settings for the connections that a client opens.
     pub fn client_transport(&self) -> TransportConfig {
         let mut transport = self.transport();
-        transport.keep_alive_interval(Some(self.keep_alive));
+        transport.keep_alive_interval((!planted("keep-alive-off")).then_some(self.keep_alive));
         transport
     }
 
@@ -159,7 +160,7 @@ impl QuicSettings {
         discovery.upper_bound(self.largest_datagram.bytes());
         let mut transport = TransportConfig::default();
         transport
-            .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))))
+            .max_idle_timeout((!planted("idle-timeout-off")).then_some(VarInt::from_u32(idle).into()))
             .stream_receive_window(VarInt::from_u32(self.stream_window))
             .receive_window(VarInt::from_u32(self.connection_window))
             .send_window(u64::from(self.send_window))
