@@ -25,13 +25,13 @@ fn last_object(output: &Output) -> serde_json::Value {
 const PROTOCOLS: &[&str] = if cfg!(feature = "grpc") { &["quic", "tcp", "grpc"] } else { &["quic", "tcp"] };
 
 /// `vortex serve`, ended when dropped.
-struct Serving {
+pub(crate) struct Serving {
     child: Child,
     ready: serde_json::Value,
 }
 
 impl Serving {
-    fn new(arguments: &[&str]) -> Self {
+    pub(crate) fn new(arguments: &[&str]) -> Self {
         let mut child = vortex()
             .arg("serve")
             .args(PROTOCOLS.iter().flat_map(|protocol| [format!("--{protocol}"), "127.0.0.1:0".to_owned()]))
@@ -46,11 +46,11 @@ impl Serving {
         Self { child, ready: serde_json::from_str(ready).unwrap() }
     }
 
-    fn text(&self, key: &str) -> &str {
+    pub(crate) fn text(&self, key: &str) -> &str {
         self.ready[key].as_str().unwrap()
     }
 
-    fn peer(&self, protocol: &str) -> String {
+    pub(crate) fn peer(&self, protocol: &str) -> String {
         format!("{protocol}://{}", self.text(protocol))
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::cli::Output;
 use crate::exit::{Exit, Failure};
+use crate::files;
 use crate::import;
 use crate::progress::{Line, PeerShare, Progress, shares, size};
 use crate::serve::quic_settings;
@@ -153,15 +154,16 @@ async fn get(world: &World, arguments: &Arguments, output: &Output) -> Result<()
         Ok(report) => report,
         Err(error) => return Err(explain(&store, task.key, error).await),
     };
+    // Where the next process cleans up, should this one be killed.
+    let whole = staging.dir.join("whole");
     match arguments.range {
-        None => store
-            .export(task.key, &arguments.output)
-            .await
-            .map_err(|error| export_failed(arguments, error))?,
-        Some(range) => part(&store, &task, range, &arguments.output).await?,
+        None => {
+            store.export(task.key, &whole).await.map_err(|error| export_failed(arguments, error))?;
+        }
+        Some(range) => part(&store, &task, range, &whole).await?,
     }
-    drop(store);
-    staging.remove();
+    files::rename(&whole, &arguments.output).map_err(|error| Failure::file(&arguments.output, &error))?;
+    staging.remove(store).await;
     let sha256 = sha256(world, &arguments.output).await?;
     done(&progress, &report, sha256, &arguments.output);
     Ok(())
@@ -297,11 +299,10 @@ fn covering(task: &NewTask, range: ByteRange) -> Result<PieceSet, Failure> {
     Ok((piece(range.first)..=piece(range.last)).collect())
 }
 
-/// Writes the bytes of `range` to `output`, whole or not at all.
+/// Writes the bytes of `range` to `output`, durably.
 async fn part(store: &DiskStore, task: &NewTask, range: ByteRange, output: &Path) -> Result<(), Failure> {
-    let unfinished = output.with_extension("unfinished");
     let failed = |error: io::Error| Failure::file(output, &error);
-    let mut file = File::create(&unfinished).map_err(failed)?;
+    let mut file = File::create(output).map_err(failed)?;
     for number in covering(task, range)? {
         let piece = store.piece(task.key.piece(number)).await?;
         let (begin, end) = (piece.span.offset, piece.span.offset + u64::from(piece.span.length));
@@ -313,7 +314,7 @@ async fn part(store: &DiskStore, task: &NewTask, range: ByteRange, output: &Path
             at += bytes.len() as u64;
         }
     }
-    file.sync_all().and_then(|()| fs::rename(&unfinished, output)).map_err(failed)
+    file.sync_all().map_err(failed)
 }
 
 /// Where the pieces are until the file is whole: a directory beside it.
@@ -332,9 +333,17 @@ impl Staging {
         Ok(Self { dir: output.with_file_name(hidden) })
     }
 
-    fn remove(self) {
-        if let Err(error) = fs::remove_dir_all(&self.dir) {
-            tracing::warn!("{}: {error}: remove it by hand", self.dir.display());
+    /// Tasks first, by the store: content without an index would be no store to the next process.
+    async fn remove(self, store: DiskStore) {
+        let removed = async {
+            for task in store.tasks().await? {
+                store.delete(task.key).await?;
+            }
+            drop(store);
+            Ok::<_, Box<dyn std::error::Error>>(fs::remove_dir_all(&self.dir)?)
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!("{error}: remove {} by hand", self.dir.display());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::cli::Output;
 use crate::exit::{Exit, Failure};
+use crate::files::{self, Readers};
 use crate::world::{World, block_on};
 use clap::Args;
 use serde::Serialize;
@@ -75,7 +76,8 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<Exit, Failur
         let path =
             arguments.manifest.clone().unwrap_or_else(|| PathBuf::from(format!("{}.json", task.key.id)));
         let manifest = Manifest::of(&store, task.key).await?;
-        std::fs::write(&path, manifest.to_json()).map_err(|error| Failure::file(&path, &error))?;
+        files::write(&path, manifest.to_json().as_bytes(), Readers::Everyone)
+            .map_err(|error| Failure::file(&path, &error))?;
         let Task { key, division, .. } = task;
         let imported = Imported {
             task: key.id.to_string(),

@@ -7,6 +7,7 @@ mod conformance;
 mod decode;
 mod demo;
 mod exit;
+mod files;
 mod get;
 mod import;
 mod progress;

@@ -2,6 +2,7 @@
 
 use crate::cli::Output;
 use crate::exit::{Exit, Failure};
+use crate::files::{self, Readers};
 use crate::import::{self, CutArguments};
 use crate::world::{IdentityArguments, World, block_on};
 use clap::Args;
@@ -11,6 +12,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use vortex_p2p::config::{self, Config};
 use vortex_p2p::downloader::{Peer, Protocol};
 use vortex_p2p::server::{ServerLimits, ServerSettings, StorageServer};
@@ -145,12 +147,14 @@ pub(crate) fn run(arguments: &Arguments, _output: &Output) -> Result<Exit, Failu
             grpc,
             ticket: first.and_then(ticket),
         };
+        // Whoever reads the line may stop the server at once.
+        let stop = StopSignals::listen()?;
         let mut out = std::io::stdout();
         writeln!(out, "READY {}", serde_json::to_string(&ready).unwrap_or_default())?;
         out.flush()?;
         explain(&ready);
 
-        stop_signal().await?;
+        stop.recv().await;
         tracing::info!("shutting down: answers under way are finished");
         server.shutdown().await;
         Ok(Exit::Done)
@@ -262,16 +266,11 @@ fn kept_identity(world: &World, dir: Option<&Path>) -> Result<Identity, Failure>
     }
     let (identity, pem) = Identity::self_signed_pem(&world.crypto)
         .map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
-    private_file(&key, pem.key.as_bytes()).map_err(|error| Failure::file(&key, &error))?;
-    fs::write(&cert, pem.certificate).map_err(|error| Failure::file(&cert, &error))?;
+    // Where the certificate is, its key is too.
+    files::write(&key, pem.key.as_bytes(), Readers::Owner).map_err(|error| Failure::file(&key, &error))?;
+    files::write(&cert, pem.certificate.as_bytes(), Readers::Everyone)
+        .map_err(|error| Failure::file(&cert, &error))?;
     Ok(identity)
-}
-
-/// Writes a file that nobody else can read.
-fn private_file(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(content)
 }
 
 fn server_settings(config: &Config) -> ServerSettings {
@@ -326,13 +325,18 @@ fn listen_failed(what: &str, bind: SocketAddr, error: &std::io::Error) -> Failur
         .hint("choose another address or port; port 0 takes a free one")
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn stop_signal() -> Result<(), Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let signals =
-        signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
-    let (mut term, mut int) =
-        signals.map_err(|error| Failure::new(Exit::Other, format!("no signals: {error}")))?;
-    futures_util::future::select(std::pin::pin!(term.recv()), std::pin::pin!(int.recv())).await;
-    Ok(())
+/// SIGTERM and SIGINT, heard from now on.
+struct StopSignals(Signal, Signal);
+
+impl StopSignals {
+    fn listen() -> Result<Self, Failure> {
+        let heard =
+            signal(SignalKind::terminate()).and_then(|term| Ok(Self(term, signal(SignalKind::interrupt())?)));
+        heard.map_err(|error| Failure::new(Exit::Other, format!("no signals: {error}")))
+    }
+
+    /// Waits for the first of them.
+    async fn recv(mut self) {
+        futures_util::future::select(std::pin::pin!(self.0.recv()), std::pin::pin!(self.1.recv())).await;
+    }
 }
