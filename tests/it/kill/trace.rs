@@ -48,6 +48,7 @@ struct Thread {
 }
 
 /// Runs `program` with `arguments` and kills it at `cut`.
+#[allow(clippy::zombie_processes, reason = "the tracer waits for it")]
 pub(super) fn run(program: &str, arguments: &[&str], cut: Option<Cut>) -> Ended {
     // The shell waits until it is traced, and then becomes the program.
     let mut child = Command::new("/bin/sh")
@@ -128,11 +129,9 @@ fn trace(main: Pid, cut: Option<Cut>) -> Ended {
                     }
                 }
             }
-            WaitStatus::PtraceEvent(pid, _, event) => {
-                if event == libc::PTRACE_EVENT_EXEC {
-                    begun = true;
-                    threads.insert(pid, Thread { within: true, dies: false });
-                }
+            WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_EXEC) => {
+                begun = true;
+                threads.insert(pid, Thread { within: true, dies: false });
             }
             // The first stop of a new thread, and what is left of how the shell waited.
             WaitStatus::Stopped(_, Signal::SIGSTOP | Signal::SIGCONT | Signal::SIGTRAP) => {}
