@@ -3,12 +3,13 @@
 //! `CryptoProvider` wants a `&'static` source, so the stream of a run is kept with the thread that runs it (each run has
 //! a thread of its own).
 
+use crate::notes;
 use crate::rng::{Rng, Seed};
 use rustls::crypto::{
     ActiveKeyExchange, CryptoProvider, GetRandomFailed, SecureRandom, SharedSecret, SupportedKxGroup,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{Error, NamedGroup, PeerMisbehaved};
+use rustls::{Error, KeyLog, NamedGroup, PeerMisbehaved};
 use std::cell::RefCell;
 use std::sync::Arc;
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -30,6 +31,20 @@ fn draw(buffer: &mut [u8]) -> Result<(), GetRandomFailed> {
 pub fn provider() -> Arc<CryptoProvider> {
     let ring = rustls::crypto::ring::default_provider();
     Arc::new(CryptoProvider { secure_random: &Drawn, kx_groups: vec![&DrawnX25519], ..ring })
+}
+
+/// Notes the secrets of every connection, where notes are taken.
+pub fn key_log() -> Arc<dyn KeyLog> {
+    Arc::new(Noted)
+}
+
+#[derive(Debug)]
+struct Noted;
+
+impl KeyLog for Noted {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        notes::secret(label, client_random, secret);
+    }
 }
 
 #[derive(Debug)]

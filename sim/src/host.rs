@@ -3,6 +3,7 @@
 use crate::disk::SimDisk;
 use crate::faults::lock;
 use crate::net::{HostId, SimNetwork};
+use crate::notes;
 use crate::rng::Rng;
 use std::any::Any;
 use std::fmt;
@@ -125,6 +126,7 @@ struct Supervised {
     boot: u64,
     task: BoxFuture<'static, ()>,
     machine: Arc<Machine>,
+    clock: Arc<dyn Clock>,
     alarm: Arc<Alarm>,
 }
 
@@ -139,6 +141,7 @@ impl Future for Supervised {
             lock(&self.machine.parked).push(cx.waker().clone());
             return Poll::Pending;
         }
+        let _at_work = notes::enter(Some(self.machine.id), &self.clock);
         let task = &mut self.task;
         catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))).unwrap_or_else(|panic| {
             self.alarm.raise(panic_text(&self.machine.name, panic.as_ref()));
@@ -188,8 +191,8 @@ impl Runtime for SimRuntime {
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
-        let (machine, alarm) = (self.machine.clone(), self.alarm.clone());
-        self.clock.spawn(Box::pin(Supervised { boot: self.boot, task, machine, alarm }));
+        let (machine, alarm, clock) = (self.machine.clone(), self.alarm.clone(), self.clock.clone());
+        self.clock.spawn(Box::pin(Supervised { boot: self.boot, task, machine, clock, alarm }));
     }
 
     /// A job takes no virtual time while it runs: it starts late instead, by what such a job takes and by what the disk

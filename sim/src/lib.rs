@@ -10,6 +10,7 @@ pub mod disk;
 pub mod faults;
 pub mod host;
 pub mod net;
+pub mod notes;
 pub mod pcap;
 pub mod rng;
 pub mod runner;

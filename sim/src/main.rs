@@ -6,7 +6,9 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use vortex_sim::canaries::{self, Caught, Hunt};
+use vortex_sim::faults::{Fault, Level, Swarm};
 use vortex_sim::pcap;
+use vortex_sim::rng::Seed;
 use vortex_sim::runner::{self, ENOUGH_SEEDS, Line, Seeds, Summary};
 use vortex_sim::scenario::{self, Scenario};
 use vortex_sim::trace::Keep;
@@ -66,13 +68,13 @@ enum Action {
         /// The seed.
         #[arg(long)]
         seed: u64,
-        /// Print what became of every packet.
+        /// Print what the hosts did, and what became of every packet.
         #[arg(long)]
         timeline: bool,
         /// Print the same as JSON, one object a line.
         #[arg(long)]
         events: bool,
-        /// Write what the hosts sent to a capture file.
+        /// Write what the hosts sent to a capture file, with the keys to read it.
         #[arg(long, value_name = "FILE")]
         pcap: Option<PathBuf>,
     },
@@ -280,6 +282,15 @@ impl Run {
     }
 }
 
+/// The faults that a seed has turned on.
+fn swarm(seed: u64) -> impl Iterator<Item = (Fault, Level)> {
+    let swarm = Swarm::new(Seed(seed));
+    Fault::ALL
+        .into_iter()
+        .map(move |fault| (fault, swarm.level(fault)))
+        .filter(|(_, level)| *level != Level::Off)
+}
+
 /// What is needed to see a violation again.
 fn explain_violation(line: &Line) {
     let Line { world, scenario, seed, verdict, .. } = line;
@@ -288,7 +299,11 @@ fn explain_violation(line: &Line) {
         commit.ok().map_or_else(String::new, |out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
     eprintln!("VIOLATION {verdict}");
     eprintln!("  commit {commit} world {world} scenario {scenario} seed {seed}");
-    eprintln!("  cargo sim replay --world {world} --scenario {scenario} --seed {seed} --timeline");
+    let faults: Vec<String> = swarm(*seed).map(|(fault, level)| format!("{fault:?} {level:?}")).collect();
+    eprintln!("  where the scenario has them: {}", faults.join(", "));
+    eprintln!(
+        "  cargo sim replay --world {world} --scenario {scenario} --seed {seed} --timeline --pcap run.pcapng"
+    );
 }
 
 fn replay(
@@ -302,17 +317,27 @@ fn replay(
     let keep = if pcap.is_some() { Keep::Payloads } else { Keep::Events };
     let finished = world::run(world, scenario, seed, keep);
     let mut out = BufWriter::new(io::stdout().lock());
-    for event in finished.trace.events() {
-        if events {
+    if events {
+        for event in finished.trace.events() {
             writeln!(out, "{}", serde_json::to_string(event)?)?;
-        } else if timeline {
+        }
+    } else if timeline {
+        // Both are in the order of time.
+        let mut notes = finished.notes.notes.iter().peekable();
+        for event in finished.trace.events() {
+            while let Some(note) = notes.next_if(|note| note.at < event.at) {
+                writeln!(out, "{note}")?;
+            }
             writeln!(out, "{event}")?;
+        }
+        for note in notes {
+            writeln!(out, "{note}")?;
         }
     }
     out.flush()?;
     if let Some(path) = pcap {
         let mut file = BufWriter::new(File::create(path)?);
-        pcap::write(finished.trace.payloads(), &mut file)?;
+        pcap::write(finished.trace.payloads(), &finished.notes.keys, &mut file)?;
         file.flush()?;
     }
     let verdict = finished.outcome.as_ref().map_or_else(ToString::to_string, |()| "ok".to_owned());

@@ -52,6 +52,24 @@ pub enum Fate {
 }
 
 impl Fate {
+    /// What is told of a packet that had it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Fate::Sent => "sent",
+            Fate::Delivered => "delivered",
+            Fate::Lost => "lost",
+            Fate::QueueDropped => "dropped by the queue",
+            Fate::TooLarge => "too large for the path",
+            Fate::Cut => "cut off",
+            Fate::Held => "held back",
+            Fate::Corrupted => "changed on the way",
+            Fate::Duplicated => "arrives twice",
+            Fate::Marked => "marked: congestion experienced",
+            Fate::Unreachable => "nobody has the address",
+            Fate::BufferFull => "receive buffer full",
+        }
+    }
+
     fn sign(self) -> &'static str {
         match self {
             Fate::Sent => "->",
@@ -120,7 +138,18 @@ pub struct Trace {
     digest: XxHash3_128,
     count: u64,
     events: Vec<Event>,
-    payloads: Vec<(Event, Bytes)>,
+    payloads: Vec<Sent>,
+}
+
+/// A packet that a host sent.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// When and where to.
+    pub event: Event,
+    /// What became of it at once: nothing where it is on its way, unchanged.
+    pub fates: Vec<Fate>,
+    /// Its bytes.
+    pub bytes: Bytes,
 }
 
 impl fmt::Debug for Trace {
@@ -153,8 +182,19 @@ impl Trace {
             self.events.push(event);
         }
         // What left a host is what a capture on its interface would show.
-        if self.keep >= Keep::Payloads && fate == Fate::Sent {
-            self.payloads.push((event, payload.bytes.clone()));
+        if self.keep >= Keep::Payloads {
+            match fate {
+                Fate::Sent => {
+                    self.payloads.push(Sent { event, fates: Vec::new(), bytes: payload.bytes.clone() });
+                }
+                Fate::Delivered | Fate::BufferFull => {}
+                // A network decides over a packet when it is sent.
+                fate => {
+                    if let Some(sent) = self.payloads.last_mut().filter(|sent| sent.event.at == event.at) {
+                        sent.fates.push(fate);
+                    }
+                }
+            }
         }
     }
 
@@ -174,7 +214,7 @@ impl Trace {
     }
 
     /// The packets sent, with their bytes, where they were kept.
-    pub fn payloads(&self) -> &[(Event, Bytes)] {
+    pub fn payloads(&self) -> &[Sent] {
         &self.payloads
     }
 }

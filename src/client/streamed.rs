@@ -64,6 +64,7 @@ impl<I: Input> Streamed<I> {
         runtime: SharedRuntime,
         due: Due,
     ) -> Result<Answer, RequestError> {
+        tracing::debug!(piece = ask.download.number, "has asked for a piece");
         let mut streamed = Self { input, request: Some(ClientRequest::new(ask)), runtime, due };
         let runtime = streamed.runtime.clone();
         match runtime.until(due.first, streamed.answered()).await {
@@ -101,11 +102,13 @@ impl<I: Input> Streamed<I> {
         //= VTX-QUC-028
         let request = self.request.take().ok_or(Failure::NotAnswered)?;
         let received = request.finish()?;
+        tracing::debug!(verified = ?received.verified, "has a piece");
         self.input.complete();
         Ok(Progress::Complete(received))
     }
 
     fn fail(&mut self, error: RequestError) -> RequestError {
+        tracing::debug!(%error, "a request failed");
         self.request = None;
         self.input.failed(&error);
         error

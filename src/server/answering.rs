@@ -66,7 +66,11 @@ impl Found {
 impl Shared {
     /// Looks a piece up, by the answer deadline, and prepares the answer to the request with packet id `id`.
     pub(super) async fn look_up(&self, id: u8, download: Download) -> Result<Found, Refusal> {
-        let piece = self.find(download).await.map_err(|refusal| Refusal { id, ..refusal })?;
+        let piece = self.find(download).await.map_err(|refusal| Refusal { id, ..refusal });
+        let piece = piece.inspect_err(|refusal| {
+            tracing::debug!(piece = download.number, code = %refusal.code, "refuses a piece");
+        })?;
+        tracing::debug!(piece = download.number, "answers with a piece");
         let digest = piece.provenance.digest;
         let text = digest.to_text();
         //= VTX-CNT-006

@@ -29,6 +29,7 @@ pub use queue::{Bandwidth, Discipline};
 
 use crate::faults::{Fault, Ledger, lock};
 use crate::host::Clock;
+use crate::notes;
 use crate::rng::{Rng, Seed};
 use crate::trace::{Fate, Keep, Protocol, Trace};
 use link::{Flow, Link, Packet, Step};
@@ -229,6 +230,7 @@ impl Switch {
 
     /// Cuts one direction: what is sent from now on is gone; what is on its way arrives.
     pub fn cut_one_way(&self, from: HostId, to: HostId) {
+        notes::note(|| format!("{from} > {to} is cut"));
         let mut state = lock(&self.0);
         state.ledger.armed(Fault::Cut);
         state.link(from, to).flow = Flow::Cut;
@@ -242,6 +244,7 @@ impl Switch {
 
     /// Holds back what is sent from now on, in both directions.
     pub fn hold(&self, a: HostId, b: HostId) {
+        notes::note(|| format!("{a} <> {b} holds everything back"));
         let mut state = lock(&self.0);
         state.ledger.armed(Fault::Hold);
         state.link(a, b).flow = Flow::Held;
@@ -259,6 +262,7 @@ impl Switch {
     /// Puts `host` behind a NAT, or has its NAT forget every mapping: from now on its packets come from other ports, and
     /// from another address where `new_address` asks for one. What is sent to the old ones is lost.
     pub fn rebind(&self, host: HostId, new_address: bool) {
+        notes::note(|| format!("the NAT before {host} forgets its mappings"));
         let mut state = lock(&self.0);
         state.ledger.armed(Fault::Rebind);
         state.rebind(host, new_address);

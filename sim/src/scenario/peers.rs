@@ -98,7 +98,7 @@ impl File {
 }
 
 fn tls(host: &Host) -> Crypto {
-    Crypto::with_provider(host.runtime(), crypto::provider())
+    Crypto::with_provider(host.runtime(), crypto::provider()).with_key_log(crypto::key_log())
 }
 
 /// Serves `file` from memory, over QUIC and TCP.

@@ -17,6 +17,7 @@ use crate::disk::SimDisk;
 use crate::faults::{Fault, Ledger, Report, Swarm, lock};
 use crate::host::{Alarm, Clock, Host, Machine, SimRuntime, base, panic_text};
 use crate::net::{HostId, SimNetwork, Switch};
+use crate::notes::{self, Notes};
 use crate::rng::{Rng, Seed};
 use crate::scenario::{Outcome, Scenario};
 use crate::trace::{Digest, Keep, Trace};
@@ -63,6 +64,8 @@ pub struct Finished {
     pub report: Report,
     /// Every packet.
     pub trace: Trace,
+    /// What the protocol did, where the trace keeps more than its digest.
+    pub notes: Notes,
 }
 
 impl Finished {
@@ -126,6 +129,7 @@ impl Sim {
 
     /// Opens both directions between two hosts again, and releases what was held back.
     pub fn heal(&self, a: &HostHandle, b: &HostHandle) {
+        notes::note(|| format!("the path between {} and {} is whole again", a.machine.name, b.machine.name));
         self.run.switch.open(self.now(), a.id(), b.id());
     }
 
@@ -148,6 +152,7 @@ impl Sim {
     {
         let run = self.run.clone();
         let id = run.switch.attach();
+        notes::name(id, name);
         let disk = SimDisk::new(run.seed.stream(&format!("disk/{name}")), run.ledger.clone());
         let machine = Arc::new(Machine::new(name.to_owned(), id, disk));
         lock(&run.hosts).insert(id, machine.clone());
@@ -273,6 +278,7 @@ impl HostHandle {
 
     /// The host loses power. Its disk keeps what was synced, and of the rest what chance leaves.
     pub fn crash(&self) {
+        notes::note(|| format!("{} loses power", self.machine.name));
         self.run.ledger.armed(Fault::Crash);
         self.run.ledger.fired(Fault::Crash);
         self.run.switch.power_off(self.id());
@@ -283,12 +289,14 @@ impl HostHandle {
 
     /// The host comes back, and its software starts from the beginning.
     pub fn restart(&self) {
+        notes::note(|| format!("{} comes back", self.machine.name));
         self.machine.resume();
         self.run.machines.restart(self.id());
     }
 
     /// Nothing runs on the host until [`HostHandle::resume`].
     pub fn pause(&self) {
+        notes::note(|| format!("{} stops for a while", self.machine.name));
         self.run.ledger.armed(Fault::Pause);
         self.run.ledger.fired(Fault::Pause);
         self.machine.pause();
@@ -296,11 +304,13 @@ impl HostHandle {
 
     /// Ends a pause.
     pub fn resume(&self) {
+        notes::note(|| format!("{} goes on", self.machine.name));
         self.machine.resume();
     }
 
     /// Moves the host's wall clock; its monotonic clock is not concerned.
     pub fn jump_clock(&self, seconds: i64) {
+        notes::note(|| format!("the clock of {} jumps by {seconds} s", self.machine.name));
         self.run.ledger.armed(Fault::Clock);
         self.run.ledger.fired(Fault::Clock);
         self.machine.jump_clock(seconds.saturating_mul(1_000_000_000));
@@ -331,14 +341,20 @@ pub fn run(world: World, scenario: &'static dyn Scenario, seed: u64, keep: Keep)
     keep_panics_quiet();
     // The first use decides, and it must not be within a world that has clocks of its own.
     base();
-    let thread = std::thread::Builder::new()
-        .name(format!("{}-{seed}", scenario.name()))
-        .spawn(move || run_here(world, scenario, Seed(seed), keep));
+    let thread = std::thread::Builder::new().name(format!("{}-{seed}", scenario.name())).spawn(move || {
+        let run = || run_here(world, scenario, Seed(seed), keep);
+        if keep == Keep::Digest {
+            return run();
+        }
+        let (finished, notes) = notes::taken(run);
+        Finished { notes, ..finished }
+    });
     let died = |why: String| Finished {
         outcome: Err(why.into()),
         elapsed: Duration::ZERO,
         report: Report::default(),
         trace: Trace::new(Keep::Digest),
+        notes: Notes::default(),
     };
     match thread.map(std::thread::JoinHandle::join) {
         Ok(Ok(finished)) => finished,
@@ -370,7 +386,7 @@ fn run_here(world: World, scenario: &'static dyn Scenario, seed: Seed, keep: Kee
     };
     CLOCK.take();
     let trace = switch.finish();
-    Finished { outcome, elapsed, report: ledger.report(), trace }
+    Finished { outcome, elapsed, report: ledger.report(), trace, notes: Notes::default() }
 }
 
 /// The scenario, up to its end, to the first alarm, or to its limit of virtual time.
@@ -378,6 +394,7 @@ async fn direct(scenario: &'static dyn Scenario, sim: Sim) -> (Outcome, Duration
     let mut limit = sim.clock.timer(sim.clock.instant(sim.now() + scenario.limit()));
     let mut work = scenario.run(sim.clone());
     let outcome = std::future::poll_fn(|cx| {
+        let _at_work = notes::enter(None, &sim.clock);
         if let Poll::Ready(what) = sim.run.alarm.poll(cx) {
             return Poll::Ready(Err(what.into()));
         }

@@ -202,6 +202,9 @@ impl<C: Pooled> Inner<C> {
         let mut shared = self.lock();
         let result = change(&mut shared, now);
         let retired = shared.state.retired();
+        if !retired.is_empty() {
+            tracing::debug!(connections = retired.len(), stats = ?shared.state.stats(), "the pool lets go of connections");
+        }
         let sweep = !shared.swept && shared.state.next_sweep().is_some();
         shared.swept |= sweep;
         // Closing runs code of the transport, which may come back here.
@@ -251,10 +254,12 @@ impl<C: Pooled> Dialing<C> {
     }
 
     fn succeeded(mut self, connection: Option<C>, in_use: bool) -> u64 {
+        tracing::debug!(peer = %self.address, "the pool has a new connection");
         self.end(|state, address, now| state.dialed(address, connection, in_use, now))
     }
 
     fn failed(mut self, error: &ConnectError) {
+        tracing::debug!(peer = %self.address, %error, "the pool got no connection");
         self.end(|state, address, now| state.dial_failed(address, Some(error.clone()), now));
     }
 

@@ -103,6 +103,7 @@ impl<'a> Running<'a> {
             digest: usize::try_from(number).ok().and_then(|number| digests.get(number)).copied(),
             lenient: *lenient,
         };
+        tracing::debug!(%peer, piece = number, spare, "asks for a piece");
         let downloader = downloaders.downloader(peer.protocol).cloned();
         let (gauge, means) = (Arc::<Gauge>::default(), self.means.clone());
         let fetch = {
@@ -182,6 +183,7 @@ impl<'a> Running<'a> {
             report.bytes += bytes;
         }
         let elapsed = now.saturating_duration_since(asked_at);
+        tracing::debug!(piece = number, ?elapsed, verified, "has stored a piece");
         self.transfer.tell(Event::Piece { number, peer, bytes, elapsed });
     }
 
@@ -215,6 +217,7 @@ impl<'a> Running<'a> {
         let Some(report) = self.report.peers.get_mut(peer) else { return };
         let newly_gone = gone && !report.gone;
         let reason = last.1.clone();
+        tracing::debug!(peer = %report.peer, piece = number, %reason, gone, "did not get a piece");
         *report = PeerReport { failures: report.failures + 1, last: Some(last), gone, ..report.clone() };
         self.transfer.tell(Event::Retry { number, peer, reason: reason.clone() });
         if newly_gone {
