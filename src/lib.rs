@@ -7,7 +7,7 @@ pub mod config;
 pub mod conformance;
 #[cfg(feature = "grpc")]
 mod grpc;
-#[cfg(feature = "cli")]
+#[cfg(feature = "pcap")]
 pub mod pcap;
 pub mod session;
 pub mod wire;
