@@ -1,9 +1,10 @@
 //! How a download fails.
 
-use super::Protocol;
+use super::{Peer, Protocol};
 use crate::client::{Failure, RequestError};
 #[cfg(feature = "tls")]
 use crate::transport::tls::Refusal;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,40 @@ pub enum ConnectError {
     /// Nobody here speaks this protocol: the build lacks it, or it was not set up.
     #[error("{0} is not available here: use another protocol, or a build with it")]
     Unavailable(Protocol),
+    /// There are several ways to the peer, and none is open.
+    #[error("no protocol reaches the peer{}", Reasons(.0))]
+    NoWay(Arc<[(Peer, ConnectError)]>),
+}
+
+/// Why each way is closed.
+struct Reasons<'a>(&'a [(Peer, ConnectError)]);
+
+impl fmt::Display for Reasons<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(way, error)| write!(f, "; {way}: {error}"))
+    }
+}
+
+impl ConnectError {
+    /// What to go by: the error itself, or, of several ways, that of the first that may be open another time.
+    #[must_use]
+    pub fn reason(&self) -> &Self {
+        let Self::NoWay(ways) = self else { return self };
+        let errors = || ways.iter().map(|(_, error)| error);
+        errors().find(|error| !error.is_final()).or_else(|| errors().next()).unwrap_or(self)
+    }
+
+    /// Whether no later attempt can succeed: one refuses the other, or the protocol is not there.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Self::Refused(_) => true,
+            Self::Unavailable(_) => true,
+            Self::NoWay(ways) => ways.iter().all(|(_, error)| error.is_final()),
+            Self::Limit | Self::TimedOut(_) | Self::Unreachable(_) | Self::Closed => false,
+        }
+    }
 }
 
 impl From<io::Error> for ConnectError {

@@ -1,7 +1,7 @@
 //! Pieces over gRPC.
 
 use super::pool::{Lease, Pool, PoolSettings, PoolStats, Pooled};
-use super::{Dialer, DownloadError, DownloadedPiece, Downloader, Protocol};
+use super::{ConnectError, Dialer, DownloadError, DownloadedPiece, Downloader, Protocol};
 use crate::client::{Answer, Ask, Failure, GrpcClient, RequestError};
 use crate::runtime::BoxFuture;
 use crate::wire::{Download, PieceKind, TaskId};
@@ -57,6 +57,10 @@ impl GrpcDownloader {
 impl Downloader for GrpcDownloader {
     fn protocol(&self) -> Protocol {
         Protocol::Grpc
+    }
+
+    fn reach(&self, address: SocketAddr) -> BoxFuture<'_, Result<(), ConnectError>> {
+        Box::pin(self.pool.reach(address))
     }
 
     fn request(&self, address: SocketAddr, ask: Ask) -> BoxFuture<'_, Result<Answer, DownloadError>> {

@@ -1,10 +1,11 @@
 //! Pieces from peers, files from pieces.
 //!
 //! A [`Downloader`] asks peers over one protocol and keeps connections to them; there is one each for QUIC, TCP and
-//! gRPC. [`DownloaderFactory`] makes the one that a configuration names. Whoever wants a piece from a given peer takes a
-//! [`StorageClient`].
+//! gRPC, and [`AutoDownloader`] for peers that speak several of them. [`DownloaderFactory`] makes the one that a
+//! configuration names. Whoever wants a piece from a given peer takes a [`StorageClient`].
 
 mod announced;
+mod auto;
 mod dialer;
 mod error;
 mod factory;
@@ -18,6 +19,7 @@ mod storage_client;
 mod tcp;
 pub mod transfer;
 
+pub use auto::{AutoDownloader, AutoEvent, AutoObserver, AutoSettings};
 pub use dialer::Dialer;
 pub use error::{ConnectError, DownloadError};
 pub use factory::DownloaderFactory;
@@ -65,6 +67,12 @@ impl DownloadedPiece {
 pub trait Downloader: Send + Sync + fmt::Debug + 'static {
     /// Which protocol it speaks.
     fn protocol(&self) -> Protocol;
+
+    /// Makes sure that there is a connection to the peer at `address`, so that a request finds one.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    fn reach(&self, address: SocketAddr) -> BoxFuture<'_, Result<(), ConnectError>>;
 
     /// Asks the peer at `address` and waits for the begin of its answer, whose content then streams.
     ///

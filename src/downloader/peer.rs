@@ -13,19 +13,22 @@ pub enum Protocol {
     Tcp,
     /// `dfdaemon.v2` over gRPC: `grpc://`.
     Grpc,
+    /// Whichever of the others works best with the peer.
+    Auto,
 }
 
 impl Protocol {
-    /// Every protocol.
+    /// Every protocol that goes over the wire.
     pub const ALL: [Self; 3] = [Self::Quic, Self::Tcp, Self::Grpc];
 
-    /// Its name, which is its scheme: `quic`, `tcp`, `grpc`.
+    /// Its name, which is its scheme: `quic`, `tcp`, `grpc`, `auto`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Quic => "quic",
             Self::Tcp => "tcp",
             Self::Grpc => "grpc",
+            Self::Auto => "auto",
         }
     }
 
@@ -33,7 +36,7 @@ impl Protocol {
     #[must_use]
     pub const fn default_port(self) -> u16 {
         match self {
-            Self::Quic => 4006,
+            Self::Quic | Self::Auto => 4006,
             Self::Tcp => 4005,
             Self::Grpc => 4000,
         }

@@ -73,6 +73,10 @@ impl Downloader for QuicDownloader {
         Protocol::Quic
     }
 
+    fn reach(&self, address: SocketAddr) -> BoxFuture<'_, Result<(), ConnectError>> {
+        Box::pin(self.pool.reach(address))
+    }
+
     fn request(&self, address: SocketAddr, ask: Ask) -> BoxFuture<'_, Result<Answer, DownloadError>> {
         Box::pin(self.ask(address, ask))
     }

@@ -63,6 +63,10 @@ impl Downloader for TcpDownloader {
         Protocol::Tcp
     }
 
+    fn reach(&self, address: SocketAddr) -> BoxFuture<'_, Result<(), ConnectError>> {
+        Box::pin(self.pool.reach(address))
+    }
+
     fn request(&self, address: SocketAddr, ask: Ask) -> BoxFuture<'_, Result<Answer, DownloadError>> {
         Box::pin(self.ask(address, ask))
     }

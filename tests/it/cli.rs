@@ -173,17 +173,45 @@ fn all_protocols_together_give_one_file() {
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let source = file(directory.path(), "source", 4 << 20);
     let (store, out) = (path("store"), path("out"));
-    let serving = Serving::new(&[&source, "--dir", &store, "--piece-length", "64KiB"]);
+    let serving = Serving::new(&[&source, "--dir", &store, "--piece-length", "64KiB", "--insecure"]);
+    let peers: Vec<_> = PROTOCOLS.iter().map(|protocol| serving.peer(protocol)).collect();
     // Slow enough that every peer has its turn before another has given all.
-    let got = run(&["get", serving.text("ticket"), "-o", &out, "--limit", "20MiB", "--json"]);
+    let all = peers.join(",");
+    let get = ["get", serving.text("task"), "--peer", &all, "--insecure", "-o", &out];
+    let got = run(&[&get[..], &["--limit", "20MiB", "--json"]].concat());
     let done = last_object(&got);
     assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&source).unwrap());
     let shares = done["peers"].as_array().unwrap();
-    for protocol in PROTOCOLS {
-        let peer = serving.peer(protocol);
+    for peer in peers {
         let share = shares.iter().find(|share| share["peer"] == peer).unwrap_or_else(|| panic!("{done}"));
         assert!(share["pieces"].as_u64().unwrap() > 0, "{peer}: {done}");
     }
+}
+
+#[test]
+fn where_datagrams_vanish_the_file_comes_another_way_and_the_reason_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let source = file(directory.path(), "source", 1 << 20);
+    let (store, out) = (path("store"), path("out"));
+    let serving = Serving::new(&[&source, "--dir", &store, "--piece-length", "64KiB", "--insecure"]);
+    // It takes every datagram, and answers none.
+    let hole = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let ways = format!("quic://{}+{}", hole.local_addr().unwrap(), serving.peer("tcp"));
+    let get = ["get", serving.text("task"), "--peer", &ways, "--insecure", "-o", &out];
+    let got = run(&[&get[..], &["--json"]].concat());
+    let done = last_object(&got);
+    assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&source).unwrap());
+    assert_eq!(done["ways"][0]["bytes"], 0, "{done}");
+    assert_eq!(done["ways"][1]["way"], serving.peer("tcp"), "{done}");
+    assert_eq!(done["ways"][1]["bytes"], 1 << 20, "{done}");
+    let text = String::from_utf8(got.stdout).unwrap();
+    let events = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let late = |event: &serde_json::Value| event["event"] == "way" && event["state"] == "late";
+    let late = events.into_iter().find(late).unwrap_or_else(|| panic!("{text}"));
+    assert!(late["way"].as_str().unwrap().starts_with("quic://"), "{late}");
+    let told = String::from_utf8(run(&get).stderr).unwrap();
+    assert!(told.contains("no connection in"), "{told}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Downloaders, and many peers for one file, over loopback sockets.
 
+mod auto;
 mod pooled;
 mod transfer;
 mod world;

@@ -4,7 +4,7 @@ use crate::cli::Output;
 use crate::exit::{Exit, Failure};
 use crate::files;
 use crate::import;
-use crate::progress::{Line, PeerShare, Progress, shares, size};
+use crate::progress::{Line, PeerShare, Progress, WayShare, shares, size};
 use crate::serve::quic_settings;
 use crate::world::{IdentityArguments, World, block_on};
 use clap::Args;
@@ -22,7 +22,8 @@ use vortex_p2p::downloader::transfer::{
     DescribeError, PlanSettings, Report, Transfer, TransferError, Verdict, describe, probe,
 };
 use vortex_p2p::downloader::{
-    ConnectError, Dialer, DownloadError, DownloaderFactory, Peer, PeerName, PoolSettings, Protocol,
+    AutoDownloader, AutoObserver, AutoSettings, ConnectError, Dialer, DownloadError, DownloaderFactory, Peer,
+    PeerName, PoolSettings, Protocol,
 };
 use vortex_p2p::rate::RateLimiter;
 use vortex_p2p::session::Deadlines;
@@ -43,6 +44,8 @@ pub(crate) struct Arguments {
     #[arg(value_name = "TASK|MANIFEST|TICKET")]
     what: String,
     /// Whom to ask: quic://HOST:PORT, tcp://HOST:PORT, grpc://HOST:PORT; several may be given
+    ///
+    /// auto://HOST, or several of one peer joined by +, such as quic://HOST:4006+tcp://HOST:4005, is asked over whichever of them works best.
     #[arg(long = "peer", value_name = "URL", env = "VORTEX_PEERS", value_delimiter = ',')]
     peers: Vec<String>,
     /// Where the file goes
@@ -60,7 +63,7 @@ pub(crate) struct Arguments {
     /// Pieces under way at a time, at all peers together
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024), env = "VORTEX_CONCURRENCY")]
     concurrency: u16,
-    /// Which of the peers to use, by protocol: auto, quic, tcp, grpc
+    /// How to ask: over one protocol only, or over whichever works best: auto, quic, tcp, grpc
     #[arg(long, default_value = "auto", env = "VORTEX_PROTOCOL")]
     protocol: config::Protocol,
     /// Digest of the whole file, such as sha256:…, known from elsewhere
@@ -101,7 +104,8 @@ impl FromStr for ByteRange {
 struct Wanted {
     key: TaskKey,
     manifest: Option<Manifest>,
-    peers: Vec<Peer>,
+    /// The ways to each peer, at least one.
+    peers: Vec<Vec<Peer>>,
     trust: Trust,
 }
 
@@ -123,8 +127,10 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<Exit, Failur
 async fn get(world: &World, arguments: &Arguments, output: &Output) -> Result<(), Failure> {
     let wanted = wanted(arguments).await?;
     let progress = Progress::new(output.json, arguments.no_progress);
-    let downloaders = downloaders(world, &wanted.trust, &arguments.identity, &wanted.peers).await?;
-    let task = geometry(&downloaders, &wanted, arguments).await?;
+    let ways = wanted.peers.concat();
+    let downloaders = downloaders(world, &wanted.trust, &arguments.identity, &ways).await?;
+    let Asked { downloaders, auto, peers } = joined(world, &downloaders, &wanted.peers, &progress);
+    let task = geometry(&downloaders, &wanted, &peers, arguments).await?;
     let staging = Staging::new(&arguments.output)?;
     let store = import::open(world, &staging.dir).await?;
     let pieces = match arguments.range {
@@ -138,7 +144,7 @@ async fn get(world: &World, arguments: &Arguments, output: &Output) -> Result<()
         task,
         digests: wanted.manifest.as_ref().map(|manifest| manifest.pieces().to_vec()).unwrap_or_default(),
         wanted: pieces,
-        peers: wanted.peers.clone(),
+        peers: peers.clone(),
         plan: PlanSettings { concurrency: arguments.concurrency.into(), ..PlanSettings::default() },
         scattered: false,
         limit: arguments
@@ -146,7 +152,7 @@ async fn get(world: &World, arguments: &Arguments, output: &Output) -> Result<()
             .and_then(|ByteSize(rate)| NonZeroU64::new(rate))
             .map(|rate| RateLimiter::new(world.runtime.clone(), rate)),
         lenient: arguments.lenient,
-        observer: Some(progress.observer(task.key.id.to_string(), wanted.peers.clone())),
+        observer: Some(progress.observer(task.key.id.to_string(), peers.clone())),
     };
     let outcome = transfer.run().await;
     progress.finish();
@@ -165,7 +171,7 @@ async fn get(world: &World, arguments: &Arguments, output: &Output) -> Result<()
     files::rename(&whole, &arguments.output).map_err(|error| Failure::file(&arguments.output, &error))?;
     staging.remove(store).await;
     let sha256 = sha256(world, &arguments.output).await?;
-    done(&progress, &report, sha256, &arguments.output);
+    done(&progress, &report, &ways_taken(&auto, &peers), sha256, &arguments.output);
     Ok(())
 }
 
@@ -174,7 +180,8 @@ async fn wanted(arguments: &Arguments) -> Result<Wanted, Failure> {
     let ticket = arguments.what.parse::<Ticket>();
     let manifest = Path::new(&arguments.what);
     let (key, manifest, mut peers, mut trust) = match ticket {
-        Ok(ticket) => (ticket.task, None, ticket.peers, Some(Trust::Pinned(ticket.fingerprint))),
+        // A ticket is of one server, with all its addresses.
+        Ok(ticket) => (ticket.task, None, vec![ticket.peers], Some(Trust::Pinned(ticket.fingerprint))),
         Err(vortex_p2p::ticket::TicketError::NotATicket) if manifest.is_file() => {
             let file = File::open(manifest).map_err(|error| Failure::file(manifest, &error))?;
             let read = Manifest::read(io::BufReader::new(file));
@@ -193,10 +200,12 @@ async fn wanted(arguments: &Arguments) -> Result<Wanted, Failure> {
         Err(error) => return Err(Failure::new(Exit::Usage, error.to_string())),
     };
     for name in &arguments.peers {
-        peers.extend(resolve(name).await?);
+        peers.push(resolve(name).await?);
     }
-    let only = Protocol::configured(arguments.protocol);
-    peers.retain(|peer| only.is_none_or(|only| peer.protocol == only));
+    if let Some(only) = Protocol::configured(arguments.protocol) {
+        peers.iter_mut().for_each(|ways| ways.retain(|way| way.protocol == only));
+    }
+    peers.retain(|ways| !ways.is_empty());
     if peers.is_empty() {
         return Err(Failure::new(Exit::Usage, "no peer to ask").hint(
             "add --peer quic://HOST:PORT (or tcp://, grpc://), or give the ticket that `vortex serve` prints; \
@@ -217,12 +226,57 @@ async fn wanted(arguments: &Arguments) -> Result<Wanted, Failure> {
     Ok(Wanted { key, manifest, peers, trust })
 }
 
-/// The first address of a peer's name.
+/// The ways to a peer, each to the first address of its name.
 async fn resolve(name: &str) -> Result<Vec<Peer>, Failure> {
-    let parsed = PeerName::parse(name).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    let failed = |error: io::Error| Failure::new(Exit::Network, format!("{name}: {error}"));
-    let mut addresses = tokio::net::lookup_host((parsed.host, parsed.port)).await.map_err(failed)?;
-    Ok(addresses.next().map(|address| Peer { protocol: parsed.protocol, address }).into_iter().collect())
+    let usage = |message: String| Failure::new(Exit::Usage, message);
+    let ways: Vec<String> = match name.strip_prefix("auto://") {
+        Some(host) => Protocol::ALL.map(|protocol| format!("{protocol}://{host}")).into(),
+        None => name.split('+').map(str::to_owned).collect(),
+    };
+    let mut peers = Vec::new();
+    for way in &ways {
+        let parsed = PeerName::parse(way).map_err(|error| usage(error.to_string()))?;
+        let PeerName { protocol, host, port } = parsed;
+        if name.starts_with("auto://") && port != protocol.default_port() {
+            let message = format!("expected auto://HOST without a port, found `{name}`");
+            let hint = format!("name each protocol with its port: quic://{host}:PORT+tcp://{host}:PORT");
+            return Err(usage(message).hint(hint));
+        }
+        let failed = |error: io::Error| Failure::new(Exit::Network, format!("{way}: {error}"));
+        let mut addresses = tokio::net::lookup_host((host, port)).await.map_err(failed)?;
+        peers.extend(addresses.next().map(|address| Peer { protocol, address }));
+    }
+    Ok(peers)
+}
+
+/// Joins the ways to each peer: those with several are asked over whichever works best.
+fn joined(
+    world: &World,
+    downloaders: &DownloaderFactory,
+    ways: &[Vec<Peer>],
+    progress: &Arc<Progress>,
+) -> Asked {
+    let told = progress.clone();
+    let observer: AutoObserver = Arc::new(move |event| told.negotiated(&event));
+    let auto = AutoDownloader::new(
+        world.runtime.clone(),
+        downloaders.clone(),
+        AutoSettings::default(),
+        Some(observer),
+    );
+    let peer = |ways: &Vec<Peer>| match ways.as_slice() {
+        [only] => Some(*only),
+        several => auto.join(several.iter().copied()),
+    };
+    let peers = ways.iter().filter_map(peer).collect();
+    Asked { downloaders: downloaders.clone().with(Arc::new(auto.clone())), auto, peers }
+}
+
+/// Whom to ask, and how.
+struct Asked {
+    downloaders: DownloaderFactory,
+    auto: AutoDownloader,
+    peers: Vec<Peer>,
 }
 
 /// What asks the peers. One socket serves all of them over QUIC, as far as they are of one family.
@@ -260,6 +314,7 @@ pub(crate) async fn downloaders(
 async fn geometry(
     downloaders: &DownloaderFactory,
     wanted: &Wanted,
+    peers: &[Peer],
     arguments: &Arguments,
 ) -> Result<NewTask, Failure> {
     let with_digest = |task: NewTask| NewTask { digest: arguments.digest.or(task.digest), ..task };
@@ -267,7 +322,7 @@ async fn geometry(
         return Ok(with_digest(manifest.task()));
     }
     let mut last = None;
-    for peer in &wanted.peers {
+    for peer in peers {
         match describe(downloaders, *peer, wanted.key).await {
             Ok(Some(task)) => return Ok(with_digest(task)),
             Ok(None) => {}
@@ -366,24 +421,37 @@ pub(crate) async fn sha256(world: &World, path: &Path) -> Result<String, Failure
     hash.await.map_err(|error| Failure::new(Exit::Other, error.to_string()))?
 }
 
-fn done(progress: &Progress, report: &Report, sha256: String, output: &Path) {
+/// What has come over which way, where a peer had several.
+fn ways_taken(auto: &AutoDownloader, peers: &[Peer]) -> Vec<WayShare> {
+    let joined = peers.iter().filter(|peer| peer.protocol == Protocol::Auto);
+    joined
+        .flat_map(|peer| auto.shares(peer.address))
+        .map(|(way, bytes)| WayShare { way: way.to_string(), bytes })
+        .collect()
+}
+
+fn done(progress: &Progress, report: &Report, ways: &[WayShare], sha256: String, output: &Path) {
     let seconds = report.elapsed.as_secs_f64();
     progress.line(&Line::Done {
         bytes: report.bytes,
         seconds,
         resumed: report.resumed,
         peers: PeerShare::of(&report.peers),
+        ways,
         sha256: sha256.trim_start_matches("sha256:").to_owned(),
         output: output.display().to_string(),
     });
     let fetched = report.bytes - report.resumed;
     let rate = if seconds > 0.0 { (fetched as f64 / seconds) as u64 } else { fetched };
     progress.say(&format!(
-        "{}: {} in {seconds:.2} s, {} a second, every piece verified\n{}{sha256}",
+        "{}: {} in {seconds:.2} s, {} a second, every piece verified\n{}{}{sha256}",
         output.display(),
         size(report.bytes),
         size(rate),
         shares(&report.peers),
+        ways.iter()
+            .map(|share| format!("    over {:<27} {:>26}\n", share.way, size(share.bytes)))
+            .collect::<String>(),
     ));
     if report.unverified > 0 {
         progress
@@ -404,11 +472,12 @@ fn export_failed(arguments: &Arguments, error: ExportError) -> Failure {
 
 fn describe_failed(error: &DescribeError) -> Failure {
     let exit = match error.download_error() {
-        Some(DownloadError::Connect(ConnectError::Refused(_) | ConnectError::Limit)) => Exit::Refused,
-        Some(
-            DownloadError::Connect(ConnectError::TimedOut(_))
-            | DownloadError::Request(RequestError::TimedOut(_)),
-        ) => Exit::TimedOut,
+        Some(DownloadError::Connect(error)) => match error.reason() {
+            ConnectError::Refused(_) | ConnectError::Limit => Exit::Refused,
+            ConnectError::TimedOut(_) => Exit::TimedOut,
+            _ => Exit::Network,
+        },
+        Some(DownloadError::Request(RequestError::TimedOut(_))) => Exit::TimedOut,
         Some(DownloadError::Request(RequestError::Failed(Refused::Refused {
             code: ErrorCode::NotFound,
             ..

@@ -4,8 +4,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
-use vortex_p2p::downloader::Peer;
 use vortex_p2p::downloader::transfer::{Event, Observer, PeerReport};
+use vortex_p2p::downloader::{AutoEvent, Peer};
 
 /// Where the events of a transfer go: objects on stdout, a bar on a terminal, or lines on stderr.
 pub(crate) struct Progress {
@@ -18,11 +18,51 @@ pub(crate) struct Progress {
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Line<'a> {
-    Start { task: String, pieces: u64, bytes: u64, resumed: u64 },
-    Piece { piece: u32, peer: String, bytes: u64, seconds: f64 },
-    Peer { peer: String, state: &'a str, reason: &'a str },
-    Retry { piece: u32, peer: String, reason: &'a str },
-    Done { bytes: u64, seconds: f64, resumed: u64, peers: Vec<PeerShare>, sha256: String, output: String },
+    Start {
+        task: String,
+        pieces: u64,
+        bytes: u64,
+        resumed: u64,
+    },
+    Piece {
+        piece: u32,
+        peer: String,
+        bytes: u64,
+        seconds: f64,
+    },
+    Peer {
+        peer: String,
+        state: &'a str,
+        reason: &'a str,
+    },
+    Retry {
+        piece: u32,
+        peer: String,
+        reason: &'a str,
+    },
+    Way {
+        peer: String,
+        way: String,
+        state: &'a str,
+        reason: Option<String>,
+    },
+    Done {
+        bytes: u64,
+        seconds: f64,
+        resumed: u64,
+        peers: Vec<PeerShare>,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        ways: &'a [WayShare],
+        sha256: String,
+        output: String,
+    },
+}
+
+/// Bytes that have come over one way to a peer that has several; those of answers that were given up count, too.
+#[derive(Serialize)]
+pub(crate) struct WayShare {
+    pub(crate) way: String,
+    pub(crate) bytes: u64,
 }
 
 /// What one peer gave.
@@ -82,6 +122,23 @@ impl Progress {
 
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+
+    /// Tells how a way to a peer was found, or lost.
+    pub(crate) fn negotiated(&self, event: &AutoEvent) {
+        let (peer, way, state, reason) = match event {
+            AutoEvent::Open { peer, way } => (peer, way, "open", None),
+            AutoEvent::Late { peer, way, waited } => {
+                (peer, way, "late", Some(format!("no connection in {} ms", waited.as_millis())))
+            }
+            AutoEvent::Closed { peer, way, error } => (peer, way, "closed", Some(error.to_string())),
+            AutoEvent::Taken { peer, way } => (peer, way, "taken", None),
+        };
+        match &reason {
+            Some(reason) => self.say(&format!("{way}: {reason}")),
+            None => tracing::debug!(%way, state, "a way to a peer"),
+        }
+        self.line(&Line::Way { peer: peer.to_string(), way: way.to_string(), state, reason });
     }
 
     /// Watches a transfer of `task` from `peers`.

@@ -83,6 +83,11 @@ impl<C: Pooled> Pool<C> {
         }
     }
 
+    /// Makes sure that there is a connection to `address`, so that the next request finds it.
+    pub(crate) async fn reach(&self, address: SocketAddr) -> Result<(), ConnectError> {
+        self.get(address).await.map(drop)
+    }
+
     /// A new connection to `address`, whatever there is, for one request alone.
     pub(crate) async fn get_new(&self, address: SocketAddr) -> Result<Lease<C>, ConnectError> {
         if C::SHARED {

@@ -73,8 +73,10 @@ pub enum Verdict {
 impl Verdict {
     pub(super) fn of(error: &DownloadError) -> Self {
         match error {
-            DownloadError::Connect(ConnectError::TimedOut(_))
-            | DownloadError::Request(RequestError::TimedOut(_)) => Self::TimedOut,
+            DownloadError::Connect(error) if matches!(error.reason(), ConnectError::TimedOut(_)) => {
+                Self::TimedOut
+            }
+            DownloadError::Request(RequestError::TimedOut(_)) => Self::TimedOut,
             _ => Self::Failed,
         }
     }

@@ -14,7 +14,7 @@ pub use describe::{DescribeError, describe, probe};
 pub use event::{Event, PeerReport, Report, TransferError, Verdict};
 pub use plan::{PeerIndex, PlanSettings};
 
-use super::{ConnectError, DownloadError, DownloaderFactory, Peer};
+use super::{DownloadError, DownloaderFactory, Peer, Protocol};
 use crate::client::{Failure, Rejection, RequestError};
 use crate::rate::RateLimiter;
 use crate::runtime::SharedRuntime;
@@ -101,7 +101,8 @@ impl Transfer {
         };
         self.tell(Event::Start { pieces: wanted.len(), bytes: report.bytes, resumed: report.resumed });
         let first = if self.scattered { self.draw() } else { 0 };
-        let plan = Plan::new(self.plan, task.division, missing, self.peers.len(), first);
+        let several_ways = self.peers.iter().map(|peer| peer.protocol == Protocol::Auto);
+        let plan = Plan::new(self.plan, task.division, missing, several_ways, first);
         Running::new(&self, plan, &mut report).run().await?;
         report.elapsed = self.runtime.now().saturating_duration_since(begun);
         Ok(report)
@@ -125,9 +126,7 @@ impl Transfer {
 //= VTX-EXT-018
 fn fault(error: &DownloadError) -> Fault {
     match error {
-        #[cfg(feature = "tls")]
-        DownloadError::Connect(ConnectError::Refused(_)) => Fault::Useless,
-        DownloadError::Connect(ConnectError::Unavailable(_)) => Fault::Useless,
+        DownloadError::Connect(error) if error.is_final() => Fault::Useless,
         DownloadError::Connect(_) => Fault::Failed,
         DownloadError::Request(RequestError::Failed(failure)) => match failure {
             Failure::Refused { code: ErrorCode::NotFound, .. } => Fault::Missing,

@@ -137,6 +137,8 @@ struct Flight {
 
 #[derive(Debug, Default)]
 struct Peer {
+    /// Whether a second request may go another way than the first.
+    several_ways: bool,
     in_flight: usize,
     failures: u32,
     misses: u32,
@@ -189,12 +191,13 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// A plan to get the pieces in `missing`, beginning with `first`, from so many peers.
+    /// A plan to get the pieces in `missing`, beginning with `first`, from peers of which it is known whether there are
+    /// several ways to them.
     pub(crate) fn new(
         settings: PlanSettings,
         division: Division,
         missing: PieceSet,
-        peers: usize,
+        peers: impl IntoIterator<Item = bool>,
         first: u32,
     ) -> Self {
         Self {
@@ -202,7 +205,7 @@ impl Plan {
             division,
             waiting: missing,
             first,
-            peers: (0..peers).map(|_| Peer::default()).collect(),
+            peers: peers.into_iter().map(|several_ways| Peer { several_ways, ..Peer::default() }).collect(),
             flights: BTreeMap::new(),
             troubles: BTreeMap::new(),
             next_flight: 0,
@@ -296,7 +299,9 @@ impl Plan {
         late.sort_by(|a, b| b.0.total_cmp(&a.0));
         late.into_iter().find_map(|(remaining, flight)| {
             let free = (0..).zip(&self.peers).filter(|(index, peer)| {
-                *index != flight.peer && self.is_free(peer, now) && self.may_ask(*index, flight.number, now)
+                (peer.several_ways || *index != flight.peer)
+                    && self.is_free(peer, now)
+                    && self.may_ask(*index, flight.number, now)
             });
             let etas = free.map(|(index, peer)| (peer.eta(flight.length).unwrap_or(ASSUMED_LATENCY), index));
             let (eta, peer) = etas.min_by(|a, b| a.0.total_cmp(&b.0))?;
@@ -351,7 +356,9 @@ impl Plan {
             self.flights.values().filter(|flight| !flight.won).map(|f| f.progressed_at + self.settings.stall);
         let mut wake = stall.min();
         let mut sooner = |at: Instant| wake = Some(wake.map_or(at, |wake: Instant| wake.min(at)));
-        if !self.flights.is_empty() && self.peers.len() > 1 {
+        if !self.flights.is_empty()
+            && (self.peers.len() > 1 || self.peers.iter().any(|peer| peer.several_ways))
+        {
             sooner(now + LOOK_AGAIN);
         }
         for peer in self.peers.iter().filter(|peer| !peer.gone) {

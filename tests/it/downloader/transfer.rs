@@ -21,7 +21,7 @@ use vortex_p2p::wire::{Algorithm, Digest, Download, PieceKind};
 
 const PIECE: u64 = 1 << 16;
 
-async fn transfer(store: &MemoryStore, peers: &[Peer], task: NewTask) -> Transfer {
+pub(super) async fn transfer(store: &MemoryStore, peers: &[Peer], task: NewTask) -> Transfer {
     Transfer {
         runtime: runtime(),
         downloaders: downloaders().await,
@@ -42,7 +42,7 @@ fn store() -> MemoryStore {
     MemoryStore::new(runtime())
 }
 
-async fn read(store: &MemoryStore, task: TaskKey) -> Vec<u8> {
+pub(super) async fn read(store: &MemoryStore, task: TaskKey) -> Vec<u8> {
     let mut whole = Vec::new();
     let pieces = store.task(task).await.unwrap().unwrap().division.pieces();
     for number in 0..u32::try_from(pieces).unwrap() {

@@ -99,6 +99,14 @@ pub(super) async fn dialer(trust: &Trust, deadlines: Deadlines) -> Dialer {
         .with_quic(endpoint(None).await, &QuicSettings::default())
 }
 
+/// A dialer that trusts anybody, on another network.
+pub(super) async fn dialer_on(network: Arc<dyn Network>, deadlines: Deadlines) -> Dialer {
+    let tls = ClientTls::new(&Crypto::new(runtime()), &Trust::Insecure, None).unwrap();
+    let endpoint = QuicEndpoint::bind(runtime(), network.clone(), LOOPBACK, QuicSettings::default(), None);
+    Dialer::new(runtime(), network, deadlines, Arc::new(tls))
+        .with_quic(endpoint.await.unwrap(), &QuicSettings::default())
+}
+
 /// Downloaders that trust anybody.
 pub(super) async fn downloaders() -> DownloaderFactory {
     DownloaderFactory::new(&dialer(&Trust::Insecure, Deadlines::default()).await, PoolSettings::default())

@@ -173,7 +173,7 @@ fn resolve(url: &str, port_0: bool) -> Result<(Transport, SocketAddr), Failure> 
     let transport = match name.protocol {
         Protocol::Quic => Transport::Quic,
         Protocol::Tcp => Transport::Tcp,
-        Protocol::Grpc => {
+        Protocol::Grpc | Protocol::Auto => {
             return Err(usage("expected quic:// or tcp://: the specification is about these".into()));
         }
     };

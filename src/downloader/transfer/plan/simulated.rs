@@ -78,7 +78,7 @@ impl World {
         let first = u32::try_from(pieces / 2).unwrap();
         let missing: PieceSet = (0..u32::try_from(pieces).unwrap()).collect();
         Self {
-            plan: Plan::new(settings, division, missing, behaviours.len(), first),
+            plan: Plan::new(settings, division, missing, behaviours.iter().map(|_| false), first),
             settings,
             division,
             by_peer: vec![0; behaviours.len()],
