@@ -3,4 +3,4 @@
 mod auto;
 mod pooled;
 mod transfer;
-mod world;
+pub(crate) mod world;

@@ -263,8 +263,8 @@ async fn an_answer_that_is_given_up_takes_its_tcp_connection_with_it() {
             let mut request = [0; 74];
             stream.read_exact(&mut request).await.unwrap();
             if gives_up != "late" {
-                let metadata = vortex_p2p::conformance::Draft::new(1, piece.download, 0, &[7; 1000]).packet();
-                stream.write_all(&metadata).await.unwrap();
+                let answer = crate::downloader::world::answer(PieceKind::Piece, 0, &[7; 1000]);
+                stream.write_all(&answer[..answer.len() - 1000]).await.unwrap();
             }
             stream.read_u8().await.unwrap_err()
         };

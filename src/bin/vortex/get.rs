@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 use vortex_p2p::client::{Failure as Refused, RequestError};
 use vortex_p2p::config::{self, ByteSize, Config};
 use vortex_p2p::downloader::transfer::{
@@ -30,9 +31,9 @@ use vortex_p2p::session::Deadlines;
 use vortex_p2p::store::disk::{DiskStore, ExportError};
 use vortex_p2p::store::{Manifest, NewTask, PieceSet, PieceStore as _, TaskKey};
 use vortex_p2p::ticket::Ticket;
-use vortex_p2p::transport::quic::QuicEndpoint;
+use vortex_p2p::transport::quic::{AppCode, QuicEndpoint};
 use vortex_p2p::transport::tls::{ClientTls, Trust};
-use vortex_p2p::wire::{Digest, ErrorCode, PieceKind};
+use vortex_p2p::wire::{Digest, Division, ErrorCode, PieceKind, PieceLength};
 
 /// Fetch a task from peers into a file
 ///
@@ -54,6 +55,12 @@ pub(crate) struct Arguments {
     /// How many pieces the task has, where no manifest says so
     #[arg(long, value_name = "N")]
     pieces: Option<u64>,
+    /// Bytes of the file, where no manifest says so: then no peer is asked
+    #[arg(long, value_name = "BYTES", requires = "piece_length", conflicts_with = "pieces")]
+    length: Option<u64>,
+    /// Bytes of each piece but the last, such as 4MiB
+    #[arg(long, value_name = "SIZE", value_parser = import::piece_length, requires = "length")]
+    piece_length: Option<PieceLength>,
     /// Kind of the task, where neither manifest nor ticket says so
     #[arg(long, default_value = "piece", env = "VORTEX_KIND")]
     kind: PieceKind,
@@ -126,11 +133,33 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<Exit, Failur
 
 async fn get(world: &World, arguments: &Arguments, output: &Output) -> Result<(), Failure> {
     let wanted = wanted(arguments).await?;
-    let progress = Progress::new(output.json, arguments.no_progress);
     let ways = wanted.peers.concat();
-    let downloaders = downloaders(world, &wanted.trust, &arguments.identity, &ways).await?;
+    let (downloaders, endpoint) = downloaders(world, &wanted.trust, &arguments.identity, &ways).await?;
+    let done = fetch(world, arguments, output, &wanted, downloaders).await;
+    if let Some(endpoint) = endpoint {
+        leave(world, &endpoint).await;
+    }
+    done
+}
+
+/// Tells the peers that nothing more is wanted: they would keep the connections, and learn by a timeout only.
+async fn leave(world: &World, endpoint: &QuicEndpoint) {
+    /// Nobody waits longer than this for a peer that does not answer.
+    const FAREWELL: Duration = Duration::from_millis(500);
+    endpoint.close(AppCode::NoError, b"");
+    let _ = world.runtime.timeout(FAREWELL, endpoint.wait_idle()).await;
+}
+
+async fn fetch(
+    world: &World,
+    arguments: &Arguments,
+    output: &Output,
+    wanted: &Wanted,
+    downloaders: DownloaderFactory,
+) -> Result<(), Failure> {
+    let progress = Progress::new(output.json, arguments.no_progress);
     let Asked { downloaders, auto, peers } = joined(world, &downloaders, &wanted.peers, &progress);
-    let task = geometry(&downloaders, &wanted, &peers, arguments).await?;
+    let task = geometry(&downloaders, wanted, &peers, arguments).await?;
     let staging = Staging::new(&arguments.output)?;
     let store = import::open(world, &staging.dir).await?;
     let pieces = match arguments.range {
@@ -279,18 +308,19 @@ struct Asked {
     peers: Vec<Peer>,
 }
 
-/// What asks the peers. One socket serves all of them over QUIC, as far as they are of one family.
+/// What asks the peers, and the one socket that serves all of them over QUIC, as far as they are of one family.
 pub(crate) async fn downloaders(
     world: &World,
     trust: &Trust,
     identity: &IdentityArguments,
     peers: &[Peer],
-) -> Result<DownloaderFactory, Failure> {
+) -> Result<(DownloaderFactory, Option<QuicEndpoint>), Failure> {
     let identity = identity.identity(&world.crypto)?;
     let tls = ClientTls::new(&world.crypto, trust, identity.as_ref())
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let mut dialer =
         Dialer::new(world.runtime.clone(), world.network.clone(), Deadlines::default(), Arc::new(tls));
+    let mut bound = None;
     let quic: Vec<_> = peers.iter().filter(|peer| peer.protocol == Protocol::Quic).collect();
     if !quic.is_empty() {
         let local = quic.iter().all(|peer| peer.address.ip().is_loopback());
@@ -305,12 +335,13 @@ pub(crate) async fn downloaders(
         let endpoint = QuicEndpoint::bind(runtime, network, bind, settings.clone(), None).await;
         let endpoint =
             endpoint.map_err(|error| Failure::new(Exit::Network, format!("no socket for QUIC: {error}")))?;
+        bound = Some(endpoint.clone());
         dialer = dialer.with_quic(endpoint, &settings);
     }
-    Ok(DownloaderFactory::new(&dialer, PoolSettings::default()))
+    Ok((DownloaderFactory::new(&dialer, PoolSettings::default()), bound))
 }
 
-/// The length of the task and of its pieces: from the manifest, from a peer that tells, or found out.
+/// The length of the task and of its pieces: from the manifest, the command line, a peer that tells, or found out.
 async fn geometry(
     downloaders: &DownloaderFactory,
     wanted: &Wanted,
@@ -320,6 +351,11 @@ async fn geometry(
     let with_digest = |task: NewTask| NewTask { digest: arguments.digest.or(task.digest), ..task };
     if let Some(manifest) = &wanted.manifest {
         return Ok(with_digest(manifest.task()));
+    }
+    if let (Some(length), Some(piece_length)) = (arguments.length, arguments.piece_length) {
+        let division = Division::new(length, piece_length)
+            .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+        return Ok(with_digest(NewTask { key: wanted.key, division, digest: None }));
     }
     let mut last = None;
     for peer in peers {

@@ -49,7 +49,7 @@ impl CutArguments {
     }
 }
 
-fn piece_length(text: &str) -> Result<PieceLength, String> {
+pub(crate) fn piece_length(text: &str) -> Result<PieceLength, String> {
     let ByteSize(size) = text.parse::<ByteSize>().map_err(|error| error.to_string())?;
     match PieceLength::try_from(size) {
         Ok(length) if size > 0 => Ok(length),

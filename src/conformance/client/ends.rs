@@ -3,7 +3,7 @@
 use super::rejects::corrupt;
 use super::{Asked, Reply, Step, cases, right, say};
 use crate::conformance::Draft;
-use crate::conformance::case::{ensure, fail, skip};
+use crate::conformance::case::{ensure, fail, or_blame, skip};
 use crate::conformance::draft::{close, error, packet};
 
 cases! {
@@ -35,12 +35,15 @@ cases! {
     }, |seen| seen.stopped_with(2);
     "VTX-QUC-033" Quic FirstByte 2/1 "STOP_SENDING 4 when the first-byte deadline has passed" => |asked| {
         if asked.number == 0 { vec![Step::Hold] } else { right(asked) }
-    }, |seen| seen.stopped_with(4);
-    "VTX-LIM-003/first-byte" Both FirstByte 1/1 "a request given up when the first-byte deadline has passed" => |_| vec![Step::Hold], |seen| seen.refused();
+    }, |seen| {
+        or_blame(seen.given_up(), "VTX-LIM-003")?;
+        seen.stopped_with(4)
+    };
+    "VTX-LIM-003/first-byte" Both FirstByte 1/1 "a request given up when the first-byte deadline has passed" => |_| vec![Step::Hold], |seen| seen.given_up();
     "VTX-LIM-003/header" Both FirstByte 1/1 "a request given up whose answer does not get beyond its first bytes" => |_| {
         vec![Step::Send(vec![0, 1, 0]), Step::Hold]
-    }, |seen| seen.refused();
-    "VTX-LIM-004" Quic Connect 1/1 "a connection attempt given up when the connect deadline has passed" => right, |seen| seen.refused();
+    }, |seen| seen.given_up();
+    "VTX-LIM-004" Quic Connect 1/1 "a connection attempt given up when the connect deadline has passed" => right, |seen| seen.attempt_given_up();
     "VTX-ERR-006" Both Nothing 6/1 "a connection that is used on after an Error packet" => |asked| {
         if asked.number == 1 { say(error(asked.right.id, 3, b"not now")) } else { right(asked) }
     }, |seen| {

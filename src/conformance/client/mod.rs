@@ -7,6 +7,7 @@ mod accepts;
 mod ends;
 mod rejects;
 mod seen;
+mod speak;
 mod speaks;
 mod stage;
 
@@ -263,11 +264,14 @@ async fn play(world: World, case: &'static Case, waited: Duration) -> Shown {
         futures_util::future::Either::Left((outcome, serving)) => (outcome, serving),
         futures_util::future::Either::Right(_) => return Err(Stop::Skip("the server has ended".to_owned())),
     };
-    // What the client says last is still on its way.
-    let _ = runtime.timeout(target.waits.quiet, serving).await;
     let outcome = match outcome {
         Ok(Outcome::Unable(why)) => return Err(Stop::Skip(why)),
-        Ok(outcome) => outcome,
+        Ok(outcome) => {
+            // What the client says last is still on its way.
+            let _ = runtime.timeout(target.waits.quiet, serving).await;
+            outcome
+        }
+        // It was ended by force, and what it says by that is not its own.
         Err(_) => Outcome::Failed(format!("the client did not end within {within:?}")),
     };
     let seen = stage.seen(outcome);

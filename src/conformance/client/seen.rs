@@ -45,6 +45,8 @@ pub(super) struct Seen {
     pub(super) notes: Vec<(&'static str, String)>,
     /// Application protocols that were offered.
     pub(super) alpn: Vec<String>,
+    /// Connections that were tried where nobody answers (QUIC).
+    pub(super) attempts: usize,
     pub(super) outcome: Outcome,
     /// What the task is.
     pub(super) content: Bytes,
@@ -116,9 +118,31 @@ impl Seen {
             .ok_or_else(|| Stop::Skip("the client asked the server of the case for nothing".to_owned()))
     }
 
-    /// The first request was stopped with `code` (QUIC).
-    pub(super) fn stopped_with(&self, code: u64) -> Shown {
+    /// The first request for piece 0, to which the answer is that of the case where it is so for one piece only. Others may
+    /// have come before: a client asks for several at once.
+    fn of_case(&self) -> Shown<&Request> {
         let first = self.first()?;
+        let mut requests = self.downloads().filter(|request| request.server == 0);
+        Ok(requests.find(|request| request.number == Some(0)).unwrap_or(first))
+    }
+
+    /// The client has given a request up: it says so, or has left, or asks once more.
+    pub(super) fn given_up(&self) -> Shown {
+        let request = self.of_case()?;
+        let left = self.connections.get(request.connection).is_some_and(|connection| connection.ended);
+        let again = self.downloads().filter(|other| other.number == request.number).count() > 1;
+        self.refused()
+            .or_else(|stop| if left || again || request.stopped.is_some() { Ok(()) } else { Err(stop) })
+    }
+
+    /// The client has given a connection attempt up: it says so, or makes another.
+    pub(super) fn attempt_given_up(&self) -> Shown {
+        self.refused().or_else(|stop| if self.attempts > 1 { Ok(()) } else { Err(stop) })
+    }
+
+    /// The request of the case was stopped with `code` (QUIC).
+    pub(super) fn stopped_with(&self, code: u64) -> Shown {
+        let first = self.of_case()?;
         let on_it = |request: &&Request| request.connection == first.connection;
         let ended = self.connections.get(first.connection).is_some_and(|connection| connection.ended);
         match first.stopped {
@@ -132,10 +156,11 @@ impl Seen {
         }
     }
 
-    /// Nothing was asked on the connection of the first request after it.
+    /// Nothing was asked on the connection of the case's request after it.
     pub(super) fn not_used_again(&self) -> Shown {
-        let first = self.first()?.connection;
-        match self.requests.iter().filter(|request| request.connection == first).count() {
+        let first = self.of_case()?;
+        let on_it = self.requests.iter().filter(|request| request.connection == first.connection);
+        match on_it.skip_while(|request| !std::ptr::eq(*request, first)).count() {
             1 => Ok(()),
             count => fail(format!("{count} requests on that connection")),
         }

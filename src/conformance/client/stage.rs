@@ -1,6 +1,7 @@
 //! Servers that answer as they are told, and note what their client does.
 
 use super::seen::{Connection, Request, Seen};
+use super::speak::{Heard, Sending, Speak};
 use super::{Asked, Case, For, Inner, Outcome, PIECE, Reply, Step, World};
 use crate::conformance::case::{Shown, Stop};
 use crate::conformance::draft::{Draft, close, error};
@@ -18,7 +19,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{TransportConfig, VarInt};
 use rustls::server::{ClientHello, ResolvesServerCert};
+use std::collections::BTreeSet;
 use std::future::poll_fn;
+use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,6 +48,8 @@ struct Record {
     connections: Vec<Connection>,
     notes: Vec<(&'static str, String)>,
     alpn: Vec<String>,
+    /// Connection ids to which clients have sent their first packets, where nobody answers.
+    attempts: BTreeSet<Vec<u8>>,
 }
 
 /// A server, which serves for as long as its future is polled.
@@ -111,11 +116,7 @@ impl Stage {
             Transport::Quic if self.deaf => {
                 let socket = network.udp(bind).await.map_err(|error| broken(&error))?;
                 let address = socket.local_addr().map_err(|error| broken(&error))?;
-                let serve = async move {
-                    let _bound = socket;
-                    std::future::pending().await
-                };
-                Ok(Server { address, serve: Box::pin(serve) })
+                Ok(Server { address, serve: Box::pin(attempts(socket, self.record.clone())) })
             }
             Transport::Quic => {
                 let settings = QuicSettings::default();
@@ -144,6 +145,7 @@ impl Stage {
             connections: std::mem::take(&mut record.connections),
             notes: std::mem::take(&mut record.notes),
             alpn: std::mem::take(&mut record.alpn),
+            attempts: record.attempts.len(),
             outcome,
             content: self.content.clone(),
         }
@@ -166,6 +168,29 @@ fn choose_sums(content: &mut [u8], two_readings: bool) {
             if fits {
                 break;
             }
+        }
+    }
+}
+
+/// Notes the connection attempts that arrive, and answers none. Each has a connection id of its own that the client has
+/// drawn, and keeps it until a server answers.
+async fn attempts(socket: Arc<dyn quinn::AsyncUdpSocket>, record: Arc<Mutex<Record>>) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let mut meta = [quinn::udp::RecvMeta::default()];
+        let received =
+            poll_fn(|cx| socket.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta)).await;
+        if received.is_err() {
+            return std::future::pending().await;
+        }
+        let [quinn::udp::RecvMeta { len, stride, .. }] = meta;
+        for datagram in buffer.get(..len).unwrap_or_default().chunks(stride.max(1)) {
+            // A long header: flags, version, and the id that it is sent to.
+            let id = datagram
+                .get(6..)
+                .zip(datagram.get(5))
+                .and_then(|(rest, length)| rest.get(..usize::from(*length)));
+            lock(&record).attempts.extend(id.map(<[u8]>::to_vec));
         }
     }
 }
@@ -208,9 +233,9 @@ impl ResolvesServerCert for Recording {
 
 /// A server that acts.
 #[derive(Clone)]
-struct Acting {
-    runtime: SharedRuntime,
-    waits: Waits,
+pub(super) struct Acting {
+    pub(super) runtime: SharedRuntime,
+    pub(super) waits: Waits,
     server: usize,
     key: TaskKey,
     division: Division,
@@ -222,7 +247,7 @@ struct Acting {
 
 /// What became of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum After {
+pub(super) enum After {
     /// Another request may follow on it.
     Next,
     /// The server says no more.
@@ -569,67 +594,3 @@ const TRICKLED: usize = 200;
 
 /// Pause between some of the parts of an answer that trickles.
 const TRICKLE: std::time::Duration = std::time::Duration::from_millis(1);
-
-/// The server's direction.
-trait Speak: Send {
-    /// Sends. A client that has stopped listening is watched elsewhere.
-    fn say(&mut self, acting: &Acting, bytes: &[u8]) -> impl Future<Output = ()> + Send;
-    /// The answer is complete.
-    fn done(&mut self) -> After;
-    fn finish(&mut self) -> impl Future<Output = ()> + Send;
-    fn reset(&mut self, code: u32) -> After;
-}
-
-impl Speak for Lane {
-    async fn say(&mut self, acting: &Acting, bytes: &[u8]) {
-        self.send(&acting.runtime, bytes, acting.waits.soon).await;
-    }
-    fn done(&mut self) -> After {
-        After::Next
-    }
-    async fn finish(&mut self) {
-        Lane::finish(self).await;
-    }
-    fn reset(&mut self, _code: u32) -> After {
-        After::Closed
-    }
-}
-
-/// The sending half of a QUIC stream.
-struct Sending<'a>(&'a mut quinn::SendStream);
-
-impl Speak for Sending<'_> {
-    async fn say(&mut self, _acting: &Acting, bytes: &[u8]) {
-        let _ = self.0.write_all(bytes).await;
-    }
-    fn done(&mut self) -> After {
-        let _ = self.0.finish();
-        After::Ended
-    }
-    async fn finish(&mut self) {
-        let _ = self.0.finish();
-    }
-    fn reset(&mut self, code: u32) -> After {
-        let _ = self.0.reset(VarInt::from_u32(code));
-        After::Ended
-    }
-}
-
-/// A lane and what was read of it.
-struct Heard {
-    lane: Lane,
-    unread: BytesMut,
-}
-
-impl Heard {
-    /// Whether `count` bytes are there.
-    async fn fill(&mut self, acting: &Acting, count: usize) -> bool {
-        while self.unread.len() < count {
-            match self.lane.event(&acting.runtime, acting.waits.soon * 8).await {
-                Event::Bytes(bytes) => self.unread.extend_from_slice(&bytes),
-                _ => return false,
-            }
-        }
-        true
-    }
-}

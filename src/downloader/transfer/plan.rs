@@ -35,7 +35,8 @@ pub struct PlanSettings {
     pub longest_pause: Duration,
     /// Silence of a peer in the middle of its answer, or before it, after which the piece is fetched anew.
     ///
-    /// 30 s, as the first-byte deadline: no path is silent for so long and then worth waiting for.
+    /// 31 s, a little longer than the first-byte deadline, so that it is this one which ends a request without an answer, and
+    /// tells the peer why: no path is silent for so long and then worth waiting for.
     pub stall: Duration,
     /// Bytes of pieces that are fetched a second time, in memory until it is clear which answer is first.
     ///
@@ -53,7 +54,7 @@ impl Default for PlanSettings {
             attempts: 6,
             pause: Duration::from_millis(250),
             longest_pause: Duration::from_secs(10),
-            stall: Duration::from_secs(30),
+            stall: Duration::from_secs(31),
             spare_memory: 128 << 20,
             patience: Duration::ZERO,
         }

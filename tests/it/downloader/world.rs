@@ -113,7 +113,7 @@ pub(super) async fn downloaders() -> DownloaderFactory {
 }
 
 /// The packet and the content of an answer.
-pub(super) fn answer(kind: PieceKind, number: u32, content: &[u8]) -> Vec<u8> {
+pub(crate) fn answer(kind: PieceKind, number: u32, content: &[u8]) -> Vec<u8> {
     let digest = Digest::of(Algorithm::Crc32, content).to_text();
     let metadata = Metadata {
         number,

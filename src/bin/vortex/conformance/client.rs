@@ -29,7 +29,8 @@ pub(crate) struct Arguments {
     /// this one and those that follow; may be given several times
     #[arg(long, value_name = "URL", required_unless_present = "list", env = "VORTEX_LISTEN")]
     listen: Vec<String>,
-    /// The client's command, such as 'vortex get {task} --peer {peer} --insecure -o {out}'
+    /// The client's command, such as 'vortex get {task} --length {length} --piece-length {piece-length} --peer {peer}
+    /// --insecure -o {out}'
     #[arg(long, value_name = "TEMPLATE", env = "VORTEX_COMMAND")]
     command: Option<String>,
     #[command(flatten)]
@@ -170,12 +171,18 @@ impl Driver for Command {
                 },
                 Ok(ended) => {
                     let said = String::from_utf8_lossy(&ended.stderr);
-                    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-                    Outcome::Failed(format!("{}: {last}", ended.status))
+                    Outcome::Failed(format!("{}: {}", ended.status, last_words(&said)))
                 }
             }
         })
     }
+}
+
+/// What a program said last: a few lines of it, as one.
+fn last_words(said: &str) -> String {
+    const LINES: usize = 3;
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default().join(" / ")
 }
 
 impl Drop for Command {
