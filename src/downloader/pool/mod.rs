@@ -24,8 +24,11 @@ pub(crate) trait Dial<C>: Send + Sync + 'static {
     fn dial(&self, to: SocketAddr) -> BoxFuture<'static, Result<C, ConnectError>>;
 }
 
-/// How a handshake ended; `None` while it has not.
-type Ended = watch::Receiver<Option<Result<(), ConnectError>>>;
+/// How a handshake ended that several wait for.
+type Handshake<C> = Result<Arc<Reserved<C>>, ConnectError>;
+
+/// Where they wait for it; `None` while it has not ended.
+type Ended<C> = watch::Receiver<Option<Handshake<C>>>;
 
 /// A pool of connections. Clones are the same pool.
 pub(crate) struct Pool<C: Pooled>(Arc<Inner<C>>);
@@ -36,10 +39,10 @@ struct Inner<C: Pooled> {
     shared: Mutex<Shared<C>>,
 }
 
-struct Shared<C> {
+struct Shared<C: Pooled> {
     state: State<C, ConnectError>,
     /// Handshakes that requests wait for together.
-    handshakes: BTreeMap<SocketAddr, Ended>,
+    handshakes: BTreeMap<SocketAddr, Ended<C>>,
     /// Whether somebody is there to close what gets old.
     swept: bool,
 }
@@ -47,7 +50,7 @@ struct Shared<C> {
 /// What a request goes on with.
 enum Next<C: Pooled> {
     Use(Lease<C>),
-    Wait(Ended),
+    Wait(Ended<C>),
     Dial(Dialing<C>),
 }
 
@@ -69,11 +72,12 @@ impl<C: Pooled> Pool<C> {
 
     /// A connection to `address`: one that is there, or a new one.
     pub(crate) async fn get(&self, address: SocketAddr) -> Result<Lease<C>, ConnectError> {
+        let mut _reserved = None;
         // A connection that its peer closes as soon as it is there must not be dialed for ever.
         for _ in 0..2 {
             match self.next(address)? {
                 Next::Use(lease) => return Ok(lease),
-                Next::Wait(ended) => wait(ended).await?,
+                Next::Wait(ended) => _reserved = Some(wait(ended).await?),
                 Next::Dial(dialing) => return self.0.dial_alone(dialing).await,
             }
         }
@@ -152,8 +156,9 @@ async fn dial_for_all<C: Pooled>(mut dialing: Dialing<C>) {
     let report = dialing.report.take();
     let outcome = match outcome {
         Ok(connection) => {
-            dialing.succeeded(Some(connection), false);
-            Ok(())
+            let (pool, address) = (dialing.pool.clone(), dialing.address);
+            let id = dialing.succeeded(Some(connection), false);
+            Ok(Arc::new(Reserved { pool, address, id }))
         }
         Err(error) => {
             dialing.failed(&error);
@@ -165,7 +170,7 @@ async fn dial_for_all<C: Pooled>(mut dialing: Dialing<C>) {
     }
 }
 
-async fn wait(ended: Ended) -> Result<(), ConnectError> {
+async fn wait<C: Pooled>(ended: Ended<C>) -> Handshake<C> {
     match ended.wait_for(Option::is_some).await {
         Ok(outcome) => outcome.unwrap_or(Err(ConnectError::Closed)),
         // The runtime has dropped the task.
@@ -245,7 +250,7 @@ struct Dialing<C: Pooled> {
     pool: Arc<Inner<C>>,
     address: SocketAddr,
     /// Tells those who wait, where it is for more than one.
-    report: Option<watch::Sender<Option<Result<(), ConnectError>>>>,
+    report: Option<watch::Sender<Option<Handshake<C>>>>,
     ended: bool,
 }
 
@@ -253,7 +258,7 @@ impl<C: Pooled> Dialing<C> {
     fn new(
         pool: &Arc<Inner<C>>,
         address: SocketAddr,
-        report: Option<watch::Sender<Option<Result<(), ConnectError>>>>,
+        report: Option<watch::Sender<Option<Handshake<C>>>>,
     ) -> Self {
         Self { pool: pool.clone(), address, report, ended: false }
     }
@@ -285,6 +290,20 @@ impl<C: Pooled> Drop for Dialing<C> {
         if !self.ended {
             self.end(|state, address, now| state.dial_failed(address, None, now));
         }
+    }
+}
+
+/// A new connection that is kept for those who have waited for it: while one of them is still to take it, a pool that is
+/// full does not close it to make room.
+struct Reserved<C: Pooled> {
+    pool: Arc<Inner<C>>,
+    address: SocketAddr,
+    id: u64,
+}
+
+impl<C: Pooled> Drop for Reserved<C> {
+    fn drop(&mut self) {
+        self.pool.with(|shared, now| shared.state.unreserve(self.address, self.id, now));
     }
 }
 

@@ -80,6 +80,8 @@ struct Slot<C> {
     connection: Option<C>,
     /// Requests that use it.
     active: usize,
+    /// Whether those who have waited for it are still to take it.
+    reserved: bool,
     /// When a request began or ended.
     used_at: Instant,
 }
@@ -193,7 +195,8 @@ impl<C: Pooled, E: Clone> State<C, E> {
     }
 
     /// A handshake has succeeded. With `in_use`, a request has the connection, to be released under the number returned;
-    /// an exclusive one is then out already, and `connection` is `None`.
+    /// an exclusive one is then out already, and `connection` is `None`. Otherwise it is reserved until
+    /// [`unreserve`](Self::unreserve).
     pub(crate) fn dialed(
         &mut self,
         address: SocketAddr,
@@ -206,10 +209,9 @@ impl<C: Pooled, E: Clone> State<C, E> {
         let entry = self.entries.entry(address).or_default();
         entry.dialing = entry.dialing.saturating_sub(1);
         entry.failed = None;
-        entry.slots.insert(id, Slot { connection, active: usize::from(in_use), used_at: now });
-        if !in_use {
-            self.idle.insert((now, id, address));
-        }
+        entry
+            .slots
+            .insert(id, Slot { connection, active: usize::from(in_use), reserved: !in_use, used_at: now });
         self.stats.connections += 1;
         self.stats.dialed += 1;
         self.make_room();
@@ -243,8 +245,23 @@ impl<C: Pooled, E: Clone> State<C, E> {
                 return self.remove(address, id);
             }
         }
-        if slot.active == 0 {
-            self.idle.insert((now, id, address));
+        self.may_be_idle(address, id);
+    }
+
+    /// Whoever has waited for a new connection has taken it, or never will.
+    pub(crate) fn unreserve(&mut self, address: SocketAddr, id: u64, now: Instant) {
+        if let Some(slot) = self.entries.get_mut(&address).and_then(|entry| entry.slots.get_mut(&id)) {
+            slot.reserved = false;
+            slot.used_at = now;
+            self.may_be_idle(address, id);
+        }
+    }
+
+    /// A connection that nobody uses any more can make room for others.
+    fn may_be_idle(&mut self, address: SocketAddr, id: u64) {
+        let slot = self.entries.get(&address).and_then(|entry| entry.slots.get(&id));
+        if let Some(slot) = slot.filter(|slot| slot.active == 0 && !slot.reserved) {
+            self.idle.insert((slot.used_at, id, address));
             self.make_room();
         }
     }
@@ -438,7 +455,13 @@ mod tests {
                     let fake = Fake { number, open: open.clone(), copies: copies.clone() };
                     self.known.push(Known { open, copies, address: address(peer), used_at: self.now });
                     if SHARED {
-                        self.state.dialed(address(peer), Some(fake), false, self.now);
+                        let id = self.state.dialed(address(peer), Some(fake), false, self.now);
+                        let alive = self.known[number].copies.load(Relaxed) > 0;
+                        prop_assert!(
+                            alive,
+                            "closed to make room before those who waited for it could take it"
+                        );
+                        self.state.unreserve(address(peer), id, self.now);
                     } else {
                         let id = self.state.dialed(address(peer), None, true, self.now);
                         self.leases.push(Lease { address: address(peer), id, fake });
