@@ -115,6 +115,11 @@ impl Swarm {
         Swarm(seed)
     }
 
+    /// One of two ways in which something can be, each in half of the runs.
+    pub fn coin(self, what: &str) -> bool {
+        self.0.stream(&format!("swarm/{what}")).below(2) == 0
+    }
+
     /// How strongly `fault` acts: off in half of the runs, rare and heavy in a quarter each.
     pub fn level(self, fault: Fault) -> Level {
         match self.0.stream(&format!("swarm/{fault:?}")).below(4) {
@@ -162,6 +167,11 @@ impl Report {
     /// Faults that were armed and never acted: what ran proves nothing about them.
     pub fn idle_faults(&self) -> impl Iterator<Item = Fault> {
         self.faults.iter().filter(|(_, tally)| tally.armed > 0 && tally.fired == 0).map(|(fault, _)| *fault)
+    }
+
+    /// Faults that acted, and that nothing above the network or the disk ever noticed.
+    pub fn unnoticed(&self) -> impl Iterator<Item = Fault> {
+        self.faults.iter().filter(|(_, tally)| tally.fired > 0 && tally.seen == 0).map(|(fault, _)| *fault)
     }
 
     /// States that were never reached.

@@ -78,7 +78,7 @@ pub(crate) struct Machine {
     pub(crate) id: HostId,
     pub(crate) disk: SimDisk,
     /// Crashes so far: what was started before the latest one is dead.
-    crashes: AtomicU64,
+    crashes: Arc<AtomicU64>,
     paused: AtomicBool,
     parked: Mutex<Vec<Waker>>,
     /// How far the wall clock is ahead.
@@ -88,7 +88,8 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(name: String, id: HostId, disk: SimDisk) -> Self {
         let (paused, parked) = (AtomicBool::new(false), Mutex::new(Vec::new()));
-        Machine { name, id, disk, crashes: AtomicU64::new(0), paused, parked, ahead: Mutex::new(0) }
+        let crashes = disk.outages();
+        Machine { name, id, disk, crashes, paused, parked, ahead: Mutex::new(0) }
     }
 
     /// Whatever runs on the host has run for the last time.

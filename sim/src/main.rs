@@ -238,7 +238,9 @@ impl Run {
             }
         }
         let enough = self.seeds.0.end - self.seeds.0.start >= ENOUGH_SEEDS;
-        let proven = !enough || (summary.idle_faults.is_empty() && summary.unreached.is_empty());
+        // One scenario alone need not notice all that it does.
+        let noticed = self.scenarios.len() == 1 || summary.unnoticed.is_empty();
+        let proven = !enough || (summary.idle_faults.is_empty() && summary.unreached.is_empty() && noticed);
         Ok(summary.violations == 0 && differing.is_empty() && proven)
     }
 
@@ -272,6 +274,9 @@ impl Run {
         }
         for fault in &summary.idle_faults {
             writeln!(out, "never acted: {fault:?}")?;
+        }
+        for fault in &summary.unnoticed {
+            writeln!(out, "never noticed: {fault:?}")?;
         }
         let Summary { runs, violations, virtual_seconds, cpu_seconds, runs_per_cpu_second, .. } = summary;
         writeln!(

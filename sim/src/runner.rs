@@ -57,12 +57,14 @@ impl fmt::Debug for Job {
     }
 }
 
-/// Every seed of `seeds` in every scenario and world.
+/// Every seed of `seeds` in every scenario and world; of a costly scenario only some, where there are others.
 pub fn jobs(worlds: &[World], scenarios: &[&'static dyn Scenario], seeds: &Seeds) -> Vec<Job> {
     let mut jobs = Vec::new();
     for &world in worlds {
         for &scenario in scenarios {
-            jobs.extend(seeds.0.clone().map(|seed| Job { world, scenario, seed }));
+            let every = if scenarios.len() > 1 { scenario.every() } else { 1 };
+            let some = seeds.0.clone().filter(|seed| seed % every == 0);
+            jobs.extend(some.map(|seed| Job { world, scenario, seed }));
         }
     }
     jobs
@@ -121,6 +123,8 @@ pub struct Summary {
     pub runs_per_cpu_second: f64,
     /// Faults that were armed and never acted.
     pub idle_faults: Vec<Fault>,
+    /// Faults that acted and were never noticed.
+    pub unnoticed: Vec<Fault>,
     /// States that were never reached.
     pub unreached: Vec<&'static str>,
     /// The fault ledger and the `sometimes` registry.
@@ -171,6 +175,7 @@ pub fn run_all(jobs: &[Job], threads: usize, fail_fast: bool, mut show: impl FnM
     summary.cpu_seconds = (cpu_time() - before).as_secs_f64();
     summary.runs_per_cpu_second = summary.runs as f64 / summary.cpu_seconds.max(f64::MIN_POSITIVE);
     summary.idle_faults = summary.report.idle_faults().collect();
+    summary.unnoticed = summary.report.unnoticed().collect();
     summary.unreached = summary.report.unreached().collect();
     summary
 }

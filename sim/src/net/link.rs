@@ -19,9 +19,21 @@ pub(super) struct Packet {
     pub(super) destination: SocketAddr,
     pub(super) ecn: Option<EcnCodepoint>,
     pub(super) payload: Hashed,
+    /// Whether it is a second copy: its receiver has to notice.
+    pub(super) copy: bool,
 }
 
 impl Packet {
+    /// Whether it can carry a congestion mark.
+    pub(super) fn is_markable(&self) -> bool {
+        matches!(self.ecn, Some(EcnCodepoint::Ect0 | EcnCodepoint::Ect1))
+    }
+
+    /// Marks it "congestion experienced".
+    pub(super) fn mark(&mut self) {
+        self.ecn = Some(EcnCodepoint::Ce);
+    }
+
     /// Bytes on the wire: the IP packet.
     pub(super) fn wire_bytes(&self) -> u64 {
         let headers = match (self.protocol, self.destination) {
@@ -118,6 +130,8 @@ impl Conditions {
         let single = Loss::Independent(level(Fault::Loss).of(0.0, 0.005, 0.05));
         let slow = Bandwidth::mbit(20, Duration::from_millis(50));
         let narrow = Bandwidth::mbit(4, Duration::from_millis(30));
+        let (slow, narrow) =
+            if swarm.coin("CoDel") { (slow.with_codel(), narrow.with_codel()) } else { (slow, narrow) };
         Conditions {
             loss: burst.unwrap_or(single),
             duplicate: level(Fault::Duplicate).of(0.0, 0.005, 0.05),
@@ -222,7 +236,7 @@ impl Link {
             out.push(Step::Fired(Fault::Corrupt));
             out.push(Step::Fate(Fate::Corrupted, packet.clone()));
         }
-        let markable = matches!(packet.ecn, Some(EcnCodepoint::Ect0 | EcnCodepoint::Ect1));
+        let markable = packet.is_markable();
         let mut leaves = now;
         let mut mark = markable && self.rng.chance(self.conditions.mark);
         if let Some(bandwidth) = &self.conditions.bandwidth {
@@ -238,7 +252,7 @@ impl Link {
             }
         }
         if mark {
-            packet.ecn = Some(EcnCodepoint::Ce);
+            packet.mark();
             out.push(Step::Fired(Fault::Mark));
             out.push(Step::Fate(Fate::Marked, packet.clone()));
         }
@@ -256,7 +270,7 @@ impl Link {
             out.push(Step::Fired(Fault::Duplicate));
             out.push(Step::Fate(Fate::Duplicated, packet.clone()));
             let again = arrives + self.rng.duration(Duration::ZERO..latency);
-            out.push(Step::Arrives(again, packet.clone()));
+            out.push(Step::Arrives(again, Packet { copy: true, ..packet.clone() }));
         }
         out.push(Step::Arrives(arrives, packet));
     }
@@ -302,7 +316,14 @@ mod tests {
     fn packet(size: usize) -> Packet {
         let (source, destination) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap());
         let payload = Hashed::new(vec![7; size].into());
-        Packet { protocol: Protocol::Udp, source, destination, ecn: Some(EcnCodepoint::Ect0), payload }
+        Packet {
+            protocol: Protocol::Udp,
+            source,
+            destination,
+            ecn: Some(EcnCodepoint::Ect0),
+            payload,
+            copy: false,
+        }
     }
 
     /// Sends `count` packets, one each millisecond, and returns arrivals (by sending order) and fates.

@@ -34,6 +34,7 @@ use crate::rng::{Rng, Seed};
 use crate::trace::{Fate, Keep, Protocol, Trace};
 use link::{Flow, Link, Packet, Step};
 use nat::Nat;
+use queue::{Queue, Verdict};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
@@ -132,8 +133,12 @@ impl Port {
 #[derive(Debug)]
 struct Attached {
     up: bool,
+    /// How often it has lost power: a socket of before can't unbind one of after.
+    outages: u64,
     next_port: u16,
     nat: Option<Nat>,
+    /// What everything that the host sends has to pass first.
+    uplink: Option<(Bandwidth, Queue)>,
 }
 
 #[derive(Debug)]
@@ -179,7 +184,9 @@ impl Switch {
         let mut state = lock(&self.0);
         // 10.0.0.1 is the first; 65,534 of them are more than any run can step.
         let host = HostId(state.hosts.len() as u16 + 1);
-        state.hosts.insert(host, Attached { up: true, next_port: 49_152, nat: None });
+        state
+            .hosts
+            .insert(host, Attached { up: true, outages: 0, next_port: 49_152, nat: None, uplink: None });
         host
     }
 
@@ -188,6 +195,7 @@ impl Switch {
         let mut state = lock(&self.0);
         if let Some(attached) = state.hosts.get_mut(&host) {
             attached.up = false;
+            attached.outages += 1;
         }
         // Packets on their way to it stay: who comes back in time gets to see them, as outside.
         for ((_, owner, _), port) in &mut state.ports {
@@ -226,6 +234,15 @@ impl Switch {
     pub fn set_both(&self, a: HostId, b: HostId, conditions: Conditions) {
         self.set(a, b, conditions);
         self.set(b, a, conditions);
+    }
+
+    /// Has everything that `host` sends pass one bottleneck, whoever it is for, before the links.
+    pub fn set_uplink(&self, host: HostId, bandwidth: Bandwidth) {
+        let mut state = lock(&self.0);
+        state.ledger.armed(Fault::Queue);
+        if let Some(attached) = state.hosts.get_mut(&host) {
+            attached.uplink = Some((bandwidth, Queue::default()));
+        }
     }
 
     /// Cuts one direction: what is sent from now on is gone; what is on its way arrives.
@@ -277,8 +294,8 @@ impl Switch {
         lock(&self.0).retransmissions += 1;
     }
 
-    /// Binds a port: `port`, or a free one for 0.
-    fn bind(&self, protocol: Protocol, host: HostId, port: u16, now: Duration) -> io::Result<u16> {
+    /// Binds a port: `port`, or a free one for 0. With it comes how often the host had lost power by then.
+    fn bind(&self, protocol: Protocol, host: HostId, port: u16, now: Duration) -> io::Result<(u16, u64)> {
         let mut state = lock(&self.0);
         let port = match port {
             0 if protocol == Protocol::Udp => state.free_port(protocol, host)?,
@@ -291,11 +308,13 @@ impl Switch {
         entry.bound = true;
         // What arrived while nobody was there was lost.
         while entry.pop(now).is_some() {}
-        Ok(port)
+        Ok((port, state.hosts.get(&host).map_or(0, |attached| attached.outages)))
     }
 
-    fn unbind(&self, key: PortKey) {
-        if let Some(port) = lock(&self.0).ports.get_mut(&key) {
+    fn unbind(&self, key: PortKey, outages: u64) {
+        let mut state = lock(&self.0);
+        let same_boot = state.hosts.get(&key.1).is_some_and(|attached| attached.outages == outages);
+        if same_boot && let Some(port) = state.ports.get_mut(&key) {
             port.bound = false;
             port.reader = None;
         }
@@ -321,7 +340,7 @@ impl Switch {
         mut take: impl FnMut(Packet) -> bool,
     ) -> Option<Duration> {
         let mut state = lock(&self.0);
-        let State { trace, ports, .. } = &mut *state;
+        let State { trace, ports, ledger, .. } = &mut *state;
         let port = ports.get_mut(&key)?;
         if port.bytes > RECEIVE_BUFFER {
             drop_beyond_buffer(now, port, trace);
@@ -335,6 +354,9 @@ impl Switch {
                 packet.destination,
                 &packet.payload,
             );
+            if packet.copy {
+                ledger.seen(Fault::Duplicate, 1);
+            }
             if !take(packet) {
                 break;
             }
@@ -446,12 +468,35 @@ impl State {
             return;
         }
         self.record(now, Fate::Sent, &packet);
+        let Some(enters) = self.leave_through_uplink(now, from, &mut packet) else { return };
         self.leave_through_nat(from, &mut packet);
         let owner = self.lent.get(&packet.destination.ip()).copied();
         let Some(to) = owner.or_else(|| HostId::of(packet.destination.ip())) else {
             return self.record(now, Fate::Unreachable, &packet);
         };
-        self.with_link(now, from, to, |link, out| link.carry(now, packet, out));
+        self.with_link(now, from, to, |link, out| link.carry(enters, packet, out));
+    }
+
+    /// When the packet has left its host; never where the uplink drops it.
+    fn leave_through_uplink(&mut self, now: Duration, from: HostId, packet: &mut Packet) -> Option<Duration> {
+        let Some((bandwidth, queue)) = self.hosts.get_mut(&from).and_then(|host| host.uplink.as_mut()) else {
+            return Some(now);
+        };
+        match queue.offer(bandwidth, now, packet.wire_bytes(), packet.is_markable()) {
+            Verdict::Dropped => {
+                self.ledger.fired(Fault::Queue);
+                self.record(now, Fate::QueueDropped, packet);
+                None
+            }
+            Verdict::Leaves { at, signal } => {
+                if signal {
+                    packet.mark();
+                    self.ledger.fired(Fault::Mark);
+                    self.record(now, Fate::Marked, packet);
+                }
+                Some(at)
+            }
+        }
     }
 
     fn with_link(

@@ -25,6 +25,12 @@ impl Bandwidth {
         Bandwidth { bytes_per_second, queue_bytes, discipline: Discipline::TailDrop }
     }
 
+    /// The same with a queue that is kept short by CoDel, with the times of its RFC.
+    pub fn with_codel(self) -> Self {
+        let (target, interval) = (Duration::from_millis(5), Duration::from_millis(100));
+        Bandwidth { discipline: Discipline::CoDel { target, interval }, ..self }
+    }
+
     fn time_for(&self, bytes: u64) -> Duration {
         Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / self.bytes_per_second.max(1))
     }

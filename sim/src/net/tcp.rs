@@ -370,7 +370,8 @@ impl TxToken for Outbound<'_> {
             }
             let (source, destination) = segment.flow;
             let payload = Hashed::new(bytes.into());
-            let packet = Packet { protocol: Protocol::Tcp, source, destination, ecn: None, payload };
+            let packet =
+                Packet { protocol: Protocol::Tcp, source, destination, ecn: None, payload, copy: false };
             self.switch.send(self.now, self.host, packet);
         }
         result

@@ -25,6 +25,8 @@ pub(super) struct Socket {
     clock: Arc<dyn Clock>,
     host: HostId,
     local: SocketAddr,
+    /// How often the host had lost power when this was bound.
+    outages: u64,
     timer: Mutex<Option<Pin<Box<dyn Timer>>>>,
 }
 
@@ -35,9 +37,9 @@ impl Socket {
         host: HostId,
         bind: SocketAddr,
     ) -> io::Result<Self> {
-        let port = switch.bind(Protocol::Udp, host, bind.port(), clock.now())?;
+        let (port, outages) = switch.bind(Protocol::Udp, host, bind.port(), clock.now())?;
         let local = SocketAddr::new(bind.ip(), port);
-        Ok(Socket { switch, clock, host, local, timer: Mutex::new(None) })
+        Ok(Socket { switch, clock, host, local, outages, timer: Mutex::new(None) })
     }
 
     fn key(&self) -> super::PortKey {
@@ -55,7 +57,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.switch.unbind(self.key());
+        self.switch.unbind(self.key(), self.outages);
     }
 }
 
@@ -90,7 +92,14 @@ impl AsyncUdpSocket for Socket {
         let mut rest = contents;
         while !rest.is_empty() {
             let payload = Hashed::new(rest.split_to(segment.min(rest.len())));
-            let packet = Packet { protocol: Protocol::Udp, source, destination, ecn: transmit.ecn, payload };
+            let packet = Packet {
+                protocol: Protocol::Udp,
+                source,
+                destination,
+                ecn: transmit.ecn,
+                payload,
+                copy: false,
+            };
             self.switch.send(now, self.host, packet);
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::rng::Rng;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vortex_p2p::client::{Ask, QuicClient, RequestError, TcpClient};
@@ -20,6 +20,7 @@ use vortex_p2p::downloader::{
 use vortex_p2p::server::{ServerSettings, StorageServer};
 use vortex_p2p::session::{Deadlines, Failure};
 use vortex_p2p::store::{MemoryStore, NewTask, PieceStore, SharedStore, TaskKey};
+use vortex_p2p::transport::Network;
 use vortex_p2p::transport::quic::{self, QuicEndpoint, QuicSettings};
 use vortex_p2p::transport::tls::{
     Admission, Authorities, ClientTls, Crypto, Identity, ServerIdentity, ServerTls, Trust,
@@ -55,6 +56,18 @@ impl File {
         Ok(Arc::new(File { key, division, content: content.into() }))
     }
 
+    /// A file of the same name and division with other bytes: what a liar has.
+    pub(super) fn forged(&self, rng: &mut Rng) -> Arc<Self> {
+        let mut content = vec![0; self.content.len()];
+        rng.fill(&mut content);
+        Arc::new(File { key: self.key, division: self.division, content: content.into() })
+    }
+
+    /// Bytes of the whole file.
+    pub(super) fn length(&self) -> u64 {
+        self.division.length()
+    }
+
     /// The task, as stores know it.
     pub(super) fn task(&self) -> NewTask {
         NewTask { key: self.key, division: self.division, digest: None }
@@ -87,23 +100,57 @@ impl File {
         (0..self.division.pieces() as u32).collect()
     }
 
-    /// Whether `bytes` are piece `number`.
-    pub(super) fn check(&self, number: u32, bytes: &[u8]) -> Outcome {
+    /// The bytes of piece `number`.
+    pub(super) fn piece(&self, number: u32) -> Result<Bytes, Violation> {
         let span = self.division.piece(number).ok_or("no such piece")?;
         let start = span.offset as usize;
-        let expected = self.content.get(start..start + span.length.get() as usize);
-        ensure!(expected == Some(bytes), "piece {number} has other bytes than the file");
+        Ok(self.content.slice(start..start + span.length.get() as usize))
+    }
+
+    /// Whether `bytes` are piece `number`.
+    pub(super) fn check(&self, number: u32, bytes: &[u8]) -> Outcome {
+        ensure!(self.piece(number)? == bytes, "piece {number} has other bytes than the file");
         Ok(())
     }
 }
 
-fn tls(host: &Host) -> Crypto {
-    Crypto::with_provider(host.runtime(), crypto::provider()).with_key_log(crypto::key_log())
+/// What a peer is made of, where it is not as usual.
+#[derive(Debug, Clone)]
+pub(super) struct Means {
+    pub(super) quic: QuicSettings,
+    pub(super) provider: Arc<rustls::crypto::CryptoProvider>,
+    /// Sockets in place of the host's own.
+    pub(super) network: Option<Arc<dyn Network>>,
+}
+
+impl Default for Means {
+    fn default() -> Self {
+        Means { quic: QuicSettings::default(), provider: crypto::provider(), network: None }
+    }
+}
+
+impl Means {
+    fn crypto(&self, host: &Host) -> Crypto {
+        Crypto::with_provider(host.runtime(), self.provider.clone()).with_key_log(crypto::key_log())
+    }
+
+    fn network(&self, host: &Host) -> Arc<dyn Network> {
+        self.network.clone().unwrap_or_else(|| host.network())
+    }
 }
 
 /// Serves `file` from memory, over QUIC and TCP.
 pub(super) async fn serve(host: Host, file: Arc<File>) -> Outcome {
-    let server = start_server(&host, &file, ServerSettings::default()).await?;
+    serve_as(host, file, ServerSettings::default(), Means::default()).await
+}
+
+/// Serves `file` from memory, over QUIC and TCP, as told.
+pub(super) async fn serve_as(host: Host, file: Arc<File>, settings: ServerSettings, means: Means) -> Outcome {
+    let store = MemoryStore::new(host.runtime());
+    store.insert(file.task(), Algorithm::Crc32, &file.content).await?;
+    let server = StorageServer::new(host.runtime(), Arc::new(store), settings);
+    server.serve_quic(endpoint(&host, QUIC_PORT, &means).await?);
+    server.serve_tcp(host.network().listen(any(TCP_PORT)).await?);
     std::future::pending::<()>().await;
     drop(server);
     Ok(())
@@ -138,11 +185,17 @@ fn any(port: u16) -> SocketAddr {
 
 /// An endpoint that takes connections of anyone.
 pub(super) async fn server_endpoint(host: &Host, port: u16) -> Result<QuicEndpoint, Violation> {
-    let crypto = tls(host);
+    endpoint(host, port, &Means::default()).await
+}
+
+async fn endpoint(host: &Host, port: u16, means: &Means) -> Result<QuicEndpoint, Violation> {
+    let crypto = means.crypto(host);
     let identity = Identity::from_der(&crypto, vec![crypto::certificate()], crypto::key())?;
     let tls = ServerTls::new(&crypto, &ServerIdentity::new(identity), &Admission::Anyone)?;
-    let settings = QuicSettings::default();
-    Ok(QuicEndpoint::bind(host.runtime(), host.network(), any(port), settings, Some(&tls)).await?)
+    // Of both families, as a socket of the kernel is.
+    let bind = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+    let (network, settings) = (means.network(host), means.quic.clone());
+    Ok(QuicEndpoint::bind(host.runtime(), network, bind, settings, Some(&tls)).await?)
 }
 
 /// A client's end of QUIC: an endpoint, and what it trusts.
@@ -154,11 +207,16 @@ pub(super) struct Dialer {
 
 impl Dialer {
     pub(super) async fn new(host: &Host) -> Result<Self, Violation> {
-        let settings = QuicSettings::default();
+        Self::with(host, &Means::default()).await
+    }
+
+    pub(super) async fn with(host: &Host, means: &Means) -> Result<Self, Violation> {
+        let settings = means.quic.clone();
         let authorities = Authorities::from_der(vec![crypto::authority()])?;
-        let trust = ClientTls::new(&tls(host), &Trust::authorities(authorities), None)?;
-        let endpoint =
-            QuicEndpoint::bind(host.runtime(), host.network(), any(0), settings.clone(), None).await?;
+        let trust = ClientTls::new(&means.crypto(host), &Trust::authorities(authorities), None)?;
+        let bind = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
+        let network = means.network(host);
+        let endpoint = QuicEndpoint::bind(host.runtime(), network, bind, settings.clone(), None).await?;
         let client = quic::QuicClient::new(host.runtime(), &settings, Arc::new(trust));
         Ok(Dialer { endpoint, client, host: host.clone() })
     }
@@ -185,7 +243,7 @@ pub(super) async fn downloaders(
     let plain = downloader::Dialer::plain(runtime.clone(), network.clone(), Deadlines::default());
     let quic = QuicSettings::default();
     let authorities = Authorities::from_der(vec![crypto::authority()])?;
-    let trust = ClientTls::new(&tls(host), &Trust::authorities(authorities), None)?;
+    let trust = ClientTls::new(&Means::default().crypto(host), &Trust::authorities(authorities), None)?;
     let endpoint = QuicEndpoint::bind(runtime.clone(), network.clone(), any(0), quic.clone(), None).await?;
     let dialer = downloader::Dialer::new(runtime, network, Deadlines::default(), Arc::new(trust));
     let over_quic = Arc::new(QuicDownloader::new(dialer.with_quic(endpoint, &quic), settings));
@@ -236,8 +294,32 @@ pub(super) struct Effort {
     pub(super) failed_requests: u64,
     /// Packets of the client that QUIC found lost.
     pub(super) lost: u64,
+    /// Times at which QUIC found its path congested, by loss or by a mark.
+    pub(super) congested: u64,
     /// Times at which QUIC found packets larger than some size to vanish, and connections that kept to a smaller one.
     pub(super) smaller_packets: u64,
+}
+
+/// Fetches every piece over one connection, `at_once` at a time; nothing may fail.
+pub(super) async fn fetch_whole(
+    host: &Host,
+    connection: &quinn::Connection,
+    file: &File,
+    at_once: usize,
+) -> Outcome {
+    let client = QuicClient::new(connection.clone(), host.runtime(), Deadlines::default());
+    let request = |number| {
+        let client = &client;
+        async move {
+            let bytes = client.request(Ask::new(file.key.piece(number))).await?.collect().await?;
+            file.check(number, &bytes)
+        }
+    };
+    let mut answers = stream::iter(file.pieces()).map(request).buffer_unordered(at_once);
+    while let Some(answer) = answers.next().await {
+        answer?;
+    }
+    Ok(())
 }
 
 /// Fetches every piece over QUIC, `at_once` at a time, however many connections it takes.
@@ -281,6 +363,7 @@ pub(super) async fn fetch_over_quic(
         }
         let path = connection.stats().path;
         effort.lost += path.lost_packets;
+        effort.congested += path.congestion_events;
         effort.smaller_packets += path.black_holes_detected + u64::from(path.current_mtu < 1_452);
         connection.close(quic::AppCode::NoError.into(), b"");
     }

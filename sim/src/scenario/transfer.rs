@@ -128,6 +128,7 @@ fn write_down(sim: &Sim, via: Via, effort: Effort) {
     let lossy =
         [Fault::Loss, Fault::Burst, Fault::Corrupt, Fault::Queue, Fault::Cut, Fault::Reorder, Fault::Hold];
     ledger.noticed(effort.lost + sim.net().tcp_retransmissions(), &lossy);
+    ledger.noticed(effort.congested, &[Fault::Mark]);
     ledger.noticed(effort.smaller_packets, &[Fault::Blackhole]);
     ledger.noticed(effort.not_connected, &[Fault::Cut, Fault::Hold]);
     let (again, whole) = match via {

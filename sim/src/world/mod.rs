@@ -166,6 +166,7 @@ impl Sim {
                 *boots
             };
             run.switch.power_on(id);
+            booted.disk.power_on();
             match boot_host(&run, &booted, count) {
                 Ok(host) => {
                     let (alarm, name) = (run.alarm.clone(), booted.name.clone());
