@@ -56,3 +56,13 @@ fn idle_connections_are_open_beside_the_transfer() {
     assert_eq!(sides.len(), 2);
     assert!(sides.iter().all(|side| side["idle_kib"]["median"].is_number()));
 }
+
+/// `cargo test --workspace` builds it; a test of this package alone does not.
+#[test]
+fn the_side_of_tonic_needs_its_program() {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_vortex")).with_file_name("examples/tonic-peer");
+    let events = bench(&["--against", "tonic,tonic-stream"]);
+    let ratios: Vec<_> = events.iter().filter_map(|event| event["against"].as_str()).collect();
+    let expected: &[&str] = if program.exists() { &["tonic", "tonic-stream"] } else { &[] };
+    assert_eq!(ratios, expected);
+}

@@ -19,3 +19,9 @@ pub mod dfdaemon {
         tonic::include_proto!("dfdaemon.v2");
     }
 }
+
+/// Package `bench`.
+pub mod bench {
+    #![allow(missing_docs, clippy::pedantic, reason = "generated")]
+    tonic::include_proto!("bench");
+}

@@ -123,7 +123,7 @@ fn piece(at: u8, task_id: &str, number: u32) -> Result<Option<Piece>, Status> {
         offset: 3 * content.len() as u64,
         length: content.len() as u64,
         digest: Digest::of(Algorithm::Crc32, &content).to_string(),
-        content: Some(content.into()),
+        content: Some(content),
         traffic_type: Some(TrafficType::LocalPeer.into()),
         cost: Some(prost_types::Duration { seconds: 5, nanos: 1 }),
         created_at: Some(prost_types::Timestamp { seconds: -9, nanos: 0 }),

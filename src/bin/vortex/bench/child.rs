@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// This program once more, as a worker. It ends when this is dropped.
+/// This program once more, or another one, as a worker. It ends when this is dropped.
 pub(super) struct Worker {
     process: Child,
     stdin: Option<ChildStdin>,
@@ -16,7 +16,7 @@ pub(super) struct Worker {
 impl Worker {
     fn start(job: &Job) -> Result<Self, Failure> {
         let text = serde_json::to_string(job).map_err(io::Error::from).map_err(lost)?;
-        let program = std::env::current_exe().map_err(lost)?;
+        let program = job.side.program().map_err(lost)?;
         let mut process = Command::new(program)
             .args(["bench-worker", &text])
             .stdin(Stdio::piped())

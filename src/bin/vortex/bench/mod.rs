@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
         value_enum,
         value_delimiter = ',',
         env = "VORTEX_BENCH_AGAINST",
-        default_value = "quic,tcp,grpc,raw-quic,quinn-default,raw-tcp,curl"
+        default_value = "quic,tcp,tonic,tonic-stream,grpc,raw-quic,quinn-deployed,quinn-default,raw-tcp,curl"
     )]
     against: Vec<Side>,
     /// How much to move

@@ -2,6 +2,8 @@
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::PathBuf;
 
 /// A way to move the content from one process to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
@@ -13,8 +15,14 @@ pub(crate) enum Side {
     Tcp,
     /// Pieces over gRPC with TLS, each in one message, as peers did before Vortex
     Grpc,
+    /// Pieces over gRPC by tonic with TLS and large windows, each in one message; a program of its own serves and fetches
+    Tonic,
+    /// The same by tonic, but each piece as a stream of messages
+    TonicStream,
     /// Streams of quinn with the settings of Vortex, and nothing on top: no packets, no digests
     RawQuic,
+    /// Streams of quinn with the settings of deployed Dragonfly, and crc32 at the client
+    QuinnDeployed,
     /// Streams of quinn as it comes
     QuinnDefault,
     /// A loop of sendfile, and one of recv that computes crc32
@@ -28,7 +36,13 @@ impl Side {
     pub(crate) fn compared(self) -> Option<Self> {
         match self {
             Self::Quic => None,
-            Self::Tcp | Self::Grpc | Self::RawQuic | Self::QuinnDefault => Some(Self::Quic),
+            Self::Tcp
+            | Self::Grpc
+            | Self::Tonic
+            | Self::TonicStream
+            | Self::RawQuic
+            | Self::QuinnDeployed
+            | Self::QuinnDefault => Some(Self::Quic),
             Self::RawTcp | Self::Curl => Some(Self::Tcp),
         }
     }
@@ -39,16 +53,31 @@ impl Side {
             Self::Quic => "quic",
             Self::Tcp => "tcp",
             Self::Grpc => "grpc",
+            Self::Tonic => "tonic",
+            Self::TonicStream => "tonic-stream",
             Self::RawQuic => "raw-quic",
+            Self::QuinnDeployed => "quinn-deployed",
             Self::QuinnDefault => "quinn-default",
             Self::RawTcp => "raw-tcp",
             Self::Curl => "curl",
         }
     }
 
+    /// The program that its workers run: this one, or one that was built beside it.
+    pub(crate) fn program(self) -> io::Result<PathBuf> {
+        let ours = std::env::current_exe()?;
+        match self {
+            Self::Tonic | Self::TonicStream => Ok(ours.with_file_name("examples").join("tonic-peer")),
+            _ => Ok(ours),
+        }
+    }
+
     /// Why it can't be measured here, if it can't.
     pub(crate) fn missing(self) -> Option<&'static str> {
         match self {
+            Self::Tonic | Self::TonicStream if !self.program().is_ok_and(|program| program.exists()) => Some(
+                "cargo build --release --package vortex-grpc-tonic --example tonic-peer builds its program",
+            ),
             Self::Grpc if !cfg!(feature = "grpc") => Some("built without the feature grpc"),
             Self::RawTcp | Self::Curl if !cfg!(all(feature = "sendfile", target_os = "linux")) => {
                 Some("built without the feature sendfile")

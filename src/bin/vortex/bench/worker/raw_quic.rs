@@ -7,12 +7,14 @@ use super::work::Work;
 use super::{LOOPBACK, Result, all};
 use bytes::{Buf as _, Bytes};
 use futures_util::future::try_join_all;
+use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Connection, Endpoint, RecvStream, SendStream};
+use quinn::{AckFrequencyConfig, Connection, Endpoint, RecvStream, SendStream, TransportConfig, VarInt};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 use vortex_p2p::transport::quic::{QuicClient, QuicEndpoint};
 
 /// Bytes that are read from the file and handed to quinn at a time, as Vortex does.
@@ -40,6 +42,19 @@ impl Content {
     }
 }
 
+/// What is set in Dragonfly 1.5: windows of 16 MiB and BBR at the server, with datagrams of quinn's default size.
+fn deployed() -> TransportConfig {
+    const WINDOW: u32 = 16 << 20;
+    let mut transport = TransportConfig::default();
+    transport
+        .keep_alive_interval(Some(Duration::from_secs(3)))
+        .ack_frequency_config(Some(AckFrequencyConfig::default()))
+        .send_window(WINDOW.into())
+        .receive_window(VarInt::from_u32(WINDOW))
+        .stream_receive_window(VarInt::from_u32(WINDOW));
+    transport
+}
+
 pub(super) async fn serve(job: &Job) -> Result<SocketAddr> {
     let content = match job.source {
         Source::File => Content::File(Arc::new(File::open(job.content())?)),
@@ -57,8 +72,13 @@ pub(super) async fn serve(job: &Job) -> Result<SocketAddr> {
         }));
         return Ok(address);
     }
-    let config =
+    let mut config =
         quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls.config().clone())?));
+    if job.side == Side::QuinnDeployed {
+        let mut transport = deployed();
+        transport.congestion_controller_factory(Arc::new(BbrConfig::default()));
+        config.transport_config(Arc::new(transport));
+    }
     let endpoint = Endpoint::server(config, LOOPBACK)?;
     let address = endpoint.local_addr()?;
     runtime().spawn(Box::pin(async move {
@@ -109,7 +129,10 @@ pub(super) async fn fetch(job: &Job, server: SocketAddr, work: &'static Work) ->
             return Ok(ours.dial(&dialer, server)?.established().await?);
         }
         let crypto = QuicClientConfig::try_from(trust.for_peer(server))?;
-        let config = quinn::ClientConfig::new(Arc::new(crypto));
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        if job.side == Side::QuinnDeployed {
+            config.transport_config(Arc::new(deployed()));
+        }
         Ok(plain.connect_with(config, server, &trust.name().to_str())?.await?)
     };
     let mut idle = Vec::new();
@@ -119,22 +142,28 @@ pub(super) async fn fetch(job: &Job, server: SocketAddr, work: &'static Work) ->
     work.begin()?;
     let connections = try_join_all((0..job.connections).map(|_| dial())).await?;
     let workers = connections.iter().cloned().cycle().take(job.concurrency.max(job.connections) as usize);
-    all(workers.map(|connection| fetch_over(connection, work))).await
+    let verify = job.side == Side::QuinnDeployed;
+    all(workers.map(|connection| fetch_over(connection, work, verify))).await
 }
 
 #[allow(clippy::disallowed_methods, reason = "this is not the protocol, but what it is compared with")]
-async fn fetch_over(connection: Connection, work: &'static Work) -> Result<()> {
+async fn fetch_over(connection: Connection, work: &'static Work, verify: bool) -> Result<()> {
     while let Some(mut fetch) = work.next() {
         let (mut send, mut receive) = connection.open_bi().await?;
         let length = fetch.span.length.get();
         send.write_all(&[&fetch.span.offset.to_be_bytes()[..], &length.to_be_bytes()].concat()).await?;
         send.finish()?;
+        let mut sum = crc32fast::Hasher::new();
         let mut chunks = [const { Bytes::new() }; 32];
         while let Some(count) = receive.read_chunks(&mut chunks).await? {
             for chunk in chunks.iter_mut().take(count) {
+                if verify {
+                    sum.update(chunk);
+                }
                 fetch.take(&std::mem::take(chunk))?;
             }
         }
+        std::hint::black_box(sum.finalize());
         fetch.end();
     }
     Ok(())

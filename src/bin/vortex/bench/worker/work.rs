@@ -1,7 +1,8 @@
 //! What a client has to fetch, and what it notes meanwhile.
 
 use super::super::job::{Job, Target, Transfer, Usage};
-use super::{Result, ready, usage};
+use super::harness::{Result, ready};
+use super::usage::usage;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
