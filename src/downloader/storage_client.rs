@@ -1,9 +1,10 @@
 //! A piece, or a part of it, from a given peer.
 
 use super::{DownloadError, DownloaderFactory, Peer};
-use crate::client::Ask;
+use crate::client::{Ask, ExtensionReply};
 use crate::store::TaskKey;
 use crate::wire::PieceLength;
+use crate::wire::extension::{ExtensionRequest, MAX_RANGE_LEN};
 use bytes::{Bytes, BytesMut};
 use std::io::Cursor;
 use tokio::io::AsyncRead;
@@ -53,8 +54,9 @@ impl StorageClient {
 
     /// Downloads piece `number` of `task` from `peer`, or the part `range` of it.
     ///
-    /// The whole piece is transferred and verified either way, and only then is a byte of it handed out. Memory is taken
-    /// for the part alone, as its bytes arrive.
+    /// Of a peer that knows the range extension, a part is transferred alone, and verified by the digest that the peer
+    /// gives for it. Otherwise the whole piece is transferred and verified. Only then is a byte handed out. Memory is
+    /// taken for the part alone, as its bytes arrive.
     ///
     /// # Errors
     /// [`StorageClientError`].
@@ -65,8 +67,42 @@ impl StorageClient {
         number: u32,
         range: Option<PieceRange>,
     ) -> Result<impl AsyncRead + use<>, StorageClientError> {
+        if let Some(range) = range
+            && let Some(content) = self.part(peer, task, number, range).await?
+        {
+            return Ok(Cursor::new(content));
+        }
         let content = self.content(peer, task, number, range).await?;
         Ok(Cursor::new(content))
+    }
+
+    /// Downloads the part `range` of a piece alone; `None` where the peer does not know the range extension, or the part
+    /// is none of the piece. In memory, verified by the digest that the peer gives for it.
+    ///
+    /// # Errors
+    /// [`DownloadError`].
+    pub async fn part(
+        &self,
+        peer: Peer,
+        task: TaskKey,
+        number: u32,
+        range: PieceRange,
+    ) -> Result<Option<Bytes>, DownloadError> {
+        let downloader = self.downloaders.downloader(peer.protocol)?;
+        let (mut content, mut left) = (BytesMut::new(), range);
+        while left.length > 0 {
+            let length = left.length.min(MAX_RANGE_LEN);
+            let request = ExtensionRequest::Range { piece: task.piece(number), start: left.offset, length };
+            match downloader.extension(peer.address, request).await? {
+                // A part that is cut short by the end of the piece is the caller's error to hear of.
+                Some(ExtensionReply::Range(head, bytes)) if head.length == length => {
+                    content.extend_from_slice(&bytes);
+                }
+                _ => return Ok(None),
+            }
+            left = PieceRange { offset: left.offset.saturating_add(length), length: left.length - length };
+        }
+        Ok((range.length > 0).then(|| content.freeze()))
     }
 
     async fn content(

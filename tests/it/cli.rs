@@ -222,7 +222,8 @@ fn a_range_is_fetched_alone() {
     let (store, out) = (path("store"), path("out"));
     let serving = Serving::new(&[&source, "--dir", &store, "--piece-length", "64KiB"]);
     let got = run(&["get", serving.text("ticket"), "-o", &out, "--range", "65530-65545", "--json"]);
-    assert_eq!(last_object(&got)["bytes"], 131_072);
+    // No more than was asked for.
+    assert_eq!(last_object(&got)["bytes"], 16);
     assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&source).unwrap()[65_530..=65_545]);
     let beyond = run(&["get", serving.text("ticket"), "-o", &out, "--range", "0-200000", "--json"]);
     assert_eq!(beyond.status.code(), Some(2));
@@ -316,4 +317,98 @@ fn nobody_is_trusted_unless_that_is_said_and_then_it_is_said_aloud() {
     server.kill().unwrap();
     server.wait().unwrap();
     assert!(warned);
+}
+
+/// `vortex get --serve`, ended when dropped.
+struct Sharing {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
+}
+
+impl Sharing {
+    fn new(arguments: &[&str]) -> Self {
+        let mut child = vortex()
+            .args(["get", "--serve", "--insecure", "--json"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self { child, out }
+    }
+
+    /// The next event of this name.
+    fn event(&mut self, name: &str) -> serde_json::Value {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.out.read_line(&mut line).unwrap(), 0, "it ended before `{name}`");
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_ne!(event["event"], "error", "{event}");
+            if event["event"] == name {
+                return event;
+            }
+        }
+    }
+
+    /// Ends in order.
+    fn stop(mut self) {
+        let stopped = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(stopped.success());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+impl Drop for Sharing {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_file_spreads_among_those_who_fetch_it() {
+    const LEECHERS: usize = 7;
+    const LENGTH: usize = 8 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let source = file(directory.path(), "source", LENGTH);
+    let seed = Serving::new(&[&source, "--dir", &path("store"), "--piece-length", "64KiB", "--insecure"]);
+    // Ports that were free a moment ago: everybody has to know the others before they are there.
+    let sockets: Vec<_> = (0..LEECHERS).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap().to_string()).collect();
+    drop(sockets);
+    let mut leechers: Vec<_> = (0..LEECHERS)
+        .map(|own| {
+            let others = addresses.iter().filter(|address| **address != addresses[own]);
+            let mut peers = vec![seed.peer("quic")];
+            peers.extend(others.map(|address| format!("quic://{address}")));
+            let (peers, out) = (peers.join(","), path(&format!("out{own}")));
+            let what = [seed.text("task"), "--peer", &peers, "-o", &out, "--limit", "4MiB"];
+            Sharing::new(&[&what[..], &["--quic", &addresses[own], "--tcp", "127.0.0.1:0"]].concat())
+        })
+        .collect();
+    let (mut from_seed, mut from_all) = (0, 0);
+    for (own, leecher) in leechers.iter_mut().enumerate() {
+        let done = leecher.event("done");
+        assert_eq!(std::fs::read(path(&format!("out{own}"))).unwrap(), std::fs::read(&source).unwrap());
+        for share in done["peers"].as_array().unwrap() {
+            let bytes = share["bytes"].as_u64().unwrap();
+            from_all += bytes;
+            from_seed += if share["peer"] == seed.peer("quic") { bytes } else { 0 };
+        }
+    }
+    assert_eq!(from_all, (LEECHERS * LENGTH) as u64);
+    assert!(from_seed * 10 < from_all * 6, "the seed gave {from_seed} of {from_all} bytes");
+    // Who is done goes on: a late one needs no seed.
+    let task = seed.text("task").to_owned();
+    drop(seed);
+    let (peer, late) = (format!("quic://{}", addresses[0]), path("late"));
+    let got = run(&["get", &task, "--peer", &peer, "-o", &late, "--insecure"]);
+    assert_eq!(got.status.code(), Some(0), "{}", String::from_utf8_lossy(&got.stderr));
+    assert_eq!(std::fs::read(&late).unwrap(), std::fs::read(&source).unwrap());
+    leechers.into_iter().for_each(Sharing::stop);
+    let left = std::fs::read_dir(directory.path()).unwrap().map(|it| it.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name.to_str().unwrap().starts_with('.')).collect();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -6,10 +6,13 @@ use crate::files;
 use crate::import;
 use crate::progress::{Line, PeerShare, Progress, WayShare, shares, size};
 use crate::serve::quic_settings;
+use crate::share::{Share, ShareArguments};
 use crate::world::{IdentityArguments, World, block_on};
+use bytes::Bytes;
 use clap::Args;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -24,7 +27,7 @@ use vortex_p2p::downloader::transfer::{
 };
 use vortex_p2p::downloader::{
     AutoDownloader, AutoObserver, AutoSettings, ConnectError, Dialer, DownloadError, DownloaderFactory, Peer,
-    PeerName, PoolSettings, Protocol,
+    PeerName, PieceRange, PoolSettings, Protocol, StorageClient,
 };
 use vortex_p2p::rate::RateLimiter;
 use vortex_p2p::session::Deadlines;
@@ -86,8 +89,13 @@ pub(crate) struct Arguments {
     #[arg(long, env = "VORTEX_NO_PROGRESS")]
     no_progress: bool,
     #[command(flatten)]
+    share: ShareArguments,
+    #[command(flatten)]
     identity: IdentityArguments,
 }
+
+/// How long peers that serve while they fetch are asked for what nobody has yet.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Bytes of a file, from the first to the last.
 #[derive(Debug, Clone, Copy)]
@@ -122,16 +130,31 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<Exit, Failur
         let world = World::new();
         let work = get(&world, arguments, output);
         let interrupted = tokio::signal::ctrl_c();
-        match futures_util::future::select(pin!(work), pin!(interrupted)).await {
-            futures_util::future::Either::Left((done, _)) => done.map(|()| Exit::Done),
+        let shared = match futures_util::future::select(pin!(work), pin!(interrupted)).await {
+            futures_util::future::Either::Left((done, _)) => done?,
             futures_util::future::Either::Right(_) => {
-                Err(Failure::new(Exit::Interrupted, "interrupted").hint("the same command goes on from here"))
+                return Err(
+                    Failure::new(Exit::Interrupted, "interrupted").hint("the same command goes on from here")
+                );
             }
+        };
+        if let Some(Shared { share, staging, store, progress }) = shared {
+            share.until_stopped(&progress).await;
+            staging.remove(store).await;
         }
+        Ok(Exit::Done)
     })
 }
 
-async fn get(world: &World, arguments: &Arguments, output: &Output) -> Result<(), Failure> {
+/// What is left to do once the file is whole: to give it to others.
+struct Shared {
+    share: Share,
+    staging: Staging,
+    store: DiskStore,
+    progress: Arc<Progress>,
+}
+
+async fn get(world: &World, arguments: &Arguments, output: &Output) -> Result<Option<Shared>, Failure> {
     let wanted = wanted(arguments).await?;
     let ways = wanted.peers.concat();
     let (downloaders, endpoint) = downloaders(world, &wanted.trust, &arguments.identity, &ways).await?;
@@ -156,15 +179,36 @@ async fn fetch(
     output: &Output,
     wanted: &Wanted,
     downloaders: DownloaderFactory,
-) -> Result<(), Failure> {
+) -> Result<Option<Shared>, Failure> {
     let progress = Progress::new(output.json, arguments.no_progress);
     let Asked { downloaders, auto, peers } = joined(world, &downloaders, &wanted.peers, &progress);
-    let task = geometry(&downloaders, wanted, &peers, arguments).await?;
     let staging = Staging::new(&arguments.output)?;
-    let store = import::open(world, &staging.dir).await?;
+    // The task is described before anything is made on the disk, and served before that: others may wait for it.
+    let (task, store, share) = match arguments.share.serve {
+        false => {
+            let task = geometry(&downloaders, wanted, &peers, arguments).await?;
+            (task, import::open(world, &staging.dir).await?, None)
+        }
+        true => {
+            let store = import::open(world, &staging.dir).await?;
+            let served = Arc::new(store.clone());
+            let Arguments { share, identity, .. } = arguments;
+            let share = Share::begin(world, share, identity, served, wanted.key, &progress).await?;
+            (geometry(&downloaders, wanted, &peers, arguments).await?, store, share)
+        }
+    };
+    let mut parts = Parts::default();
     let pieces = match arguments.range {
         None => None,
-        Some(range) => Some(covering(&task, range)?),
+        Some(range) => {
+            let mut pieces = covering(&task, range)?;
+            // Where the digests of whole pieces are known from elsewhere, only whole pieces can be held against them.
+            if wanted.manifest.is_none() {
+                parts = Parts::fetch(&downloaders, &peers, &task, range).await;
+                pieces = pieces.iter().filter(|number| !parts.0.contains_key(number)).collect();
+            }
+            Some(pieces)
+        }
     };
     let transfer = Transfer {
         runtime: world.runtime.clone(),
@@ -174,8 +218,13 @@ async fn fetch(
         digests: wanted.manifest.as_ref().map(|manifest| manifest.pieces().to_vec()).unwrap_or_default(),
         wanted: pieces,
         peers: peers.clone(),
-        plan: PlanSettings { concurrency: arguments.concurrency.into(), ..PlanSettings::default() },
-        scattered: false,
+        plan: PlanSettings {
+            concurrency: arguments.concurrency.into(),
+            // Others may be fetching what they lack.
+            patience: if share.is_some() { PATIENCE } else { Duration::ZERO },
+            ..PlanSettings::default()
+        },
+        scattered: share.is_some(),
         limit: arguments
             .limit
             .and_then(|ByteSize(rate)| NonZeroU64::new(rate))
@@ -186,7 +235,7 @@ async fn fetch(
     let outcome = transfer.run().await;
     progress.finish();
     let report = match outcome {
-        Ok(report) => report,
+        Ok(report) => parts.added_to(report),
         Err(error) => return Err(explain(&store, task.key, error).await),
     };
     // Where the next process cleans up, should this one be killed.
@@ -195,13 +244,16 @@ async fn fetch(
         None => {
             store.export(task.key, &whole).await.map_err(|error| export_failed(arguments, error))?;
         }
-        Some(range) => part(&store, &task, range, &whole).await?,
+        Some(range) => part(&store, &task, range, &parts, &whole).await?,
     }
     files::rename(&whole, &arguments.output).map_err(|error| Failure::file(&arguments.output, &error))?;
-    staging.remove(store).await;
     let sha256 = sha256(world, &arguments.output).await?;
     done(&progress, &report, &ways_taken(&auto, &peers), sha256, &arguments.output);
-    Ok(())
+    match share {
+        Some(share) => return Ok(Some(Shared { share, staging, store, progress })),
+        None => staging.remove(store).await,
+    }
+    Ok(None)
 }
 
 /// What the command line asks for.
@@ -390,18 +442,84 @@ fn covering(task: &NewTask, range: ByteRange) -> Result<PieceSet, Failure> {
     Ok((piece(range.first)..=piece(range.last)).collect())
 }
 
+/// The bytes of piece `number` that are in `range`, counted from the begin of the piece.
+fn within(task: &NewTask, number: u32, range: ByteRange) -> Option<PieceRange> {
+    let span = task.division.piece(number)?;
+    let (begin, end) = (span.offset, span.offset + u64::from(span.length));
+    let (from, past) = (range.first.max(begin), range.last.saturating_add(1).min(end));
+    let offset = u32::try_from(from.checked_sub(begin)?).ok()?;
+    Some(PieceRange { offset, length: u32::try_from(past.checked_sub(from)?).ok()? })
+}
+
+/// Parts of pieces that were fetched alone, by the number of the piece; each with the peer that gave it.
+#[derive(Default)]
+struct Parts(BTreeMap<u32, (usize, Bytes)>);
+
+impl Parts {
+    /// Fetches the parts of those pieces of which `range` has not all, as far as peers can give parts.
+    async fn fetch(
+        downloaders: &DownloaderFactory,
+        peers: &[Peer],
+        task: &NewTask,
+        range: ByteRange,
+    ) -> Self {
+        let client = StorageClient::new(downloaders.clone());
+        let mut parts = BTreeMap::new();
+        for number in covering(task, range).unwrap_or_default() {
+            let Some(part) = within(task, number, range) else { continue };
+            let whole = task.division.piece(number).is_some_and(|span| span.length.get() == part.length);
+            if whole {
+                continue;
+            }
+            for (index, peer) in peers.iter().enumerate() {
+                match client.part(*peer, task.key, number, part).await {
+                    Ok(Some(bytes)) => {
+                        parts.insert(number, (index, bytes));
+                        break;
+                    }
+                    Ok(None) => tracing::debug!(%peer, number, "no part alone: the piece is fetched whole"),
+                    Err(error) => tracing::debug!(%peer, number, %error, "no part of a piece"),
+                }
+            }
+        }
+        Self(parts)
+    }
+
+    /// The report with what these parts add to it.
+    fn added_to(&self, mut report: Report) -> Report {
+        for (peer, bytes) in self.0.values() {
+            report.bytes += bytes.len() as u64;
+            if let Some(peer) = report.peers.get_mut(*peer) {
+                peer.bytes += bytes.len() as u64;
+                peer.pieces += 1;
+            }
+        }
+        report
+    }
+}
+
 /// Writes the bytes of `range` to `output`, durably.
-async fn part(store: &DiskStore, task: &NewTask, range: ByteRange, output: &Path) -> Result<(), Failure> {
+async fn part(
+    store: &DiskStore,
+    task: &NewTask,
+    range: ByteRange,
+    parts: &Parts,
+    output: &Path,
+) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::file(output, &error);
     let mut file = File::create(output).map_err(failed)?;
     for number in covering(task, range)? {
+        if let Some((_, bytes)) = parts.0.get(&number) {
+            file.write_all(bytes).map_err(failed)?;
+            continue;
+        }
         let piece = store.piece(task.key.piece(number)).await?;
-        let (begin, end) = (piece.span.offset, piece.span.offset + u64::from(piece.span.length));
-        let (mut at, to) = (range.first.max(begin) - begin, (range.last + 1).min(end) - begin);
+        let Some(PieceRange { offset, length }) = within(task, number, range) else { continue };
+        let (mut at, to) = (u64::from(offset), u64::from(offset) + u64::from(length));
         while at < to {
-            let bytes =
-                piece.content.read(at, usize::try_from(to - at).unwrap_or(usize::MAX).min(1 << 20)).await?;
-            io::Write::write_all(&mut file, &bytes).map_err(failed)?;
+            let most = usize::try_from(to - at).unwrap_or(usize::MAX).min(1 << 20);
+            let bytes = piece.content.read(at, most).await?;
+            file.write_all(&bytes).map_err(failed)?;
             at += bytes.len() as u64;
         }
     }

@@ -12,6 +12,7 @@ mod get;
 mod import;
 mod progress;
 mod serve;
+mod share;
 mod world;
 
 use clap::{CommandFactory as _, Parser as _};

@@ -3,6 +3,7 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use vortex_p2p::downloader::transfer::{Event, Observer, PeerReport};
 use vortex_p2p::downloader::{AutoEvent, Peer};
@@ -39,6 +40,11 @@ pub(crate) enum Line<'a> {
         piece: u32,
         peer: String,
         reason: &'a str,
+    },
+    Serving {
+        task: String,
+        quic: SocketAddr,
+        tcp: SocketAddr,
     },
     Way {
         peer: String,
@@ -103,6 +109,11 @@ impl Progress {
             bar.set_style(style.progress_chars("█▌ "));
         }
         Arc::new(Self { json, bar, plain: !terminal && !hidden })
+    }
+
+    /// Whether programs read stdout.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
     }
 
     /// Tells one event.

@@ -88,35 +88,16 @@ pub(crate) fn run(arguments: &Arguments, _output: &Output) -> Result<Exit, Failu
         let (tls, tickets) = identity(&world, arguments, &config)?;
         let server = StorageServer::new(world.runtime.clone(), store, server_settings(&config));
 
-        let bind = arguments
-            .quic
-            .unwrap_or(SocketAddr::new(config.storage.server.ip, config.storage.server.quic.port));
-        let endpoint = QuicEndpoint::bind(
-            world.runtime.clone(),
-            world.network.clone(),
-            bind,
-            quic_settings(&config, bind),
-            Some(&tls),
-        );
-        let endpoint = endpoint.await.map_err(|error| listen_failed("QUIC", bind, &error))?;
-        let quic = endpoint.local_addr().map_err(|error| listen_failed("QUIC", bind, &error))?;
-        server.serve_quic(endpoint);
-
-        let bind = arguments
-            .tcp
-            .unwrap_or(SocketAddr::new(config.storage.server.ip, config.storage.server.tcp_port));
-        let listener =
-            world.network.listen(bind).await.map_err(|error| listen_failed("TCP", bind, &error))?;
-        let tcp = listener.local_addr().map_err(|error| listen_failed("TCP", bind, &error))?;
-        //= VTX-SEC-011
-        let tls = (!arguments.identity.insecure).then_some(tls);
-        match tls.clone() {
-            None => server.serve_tcp(listener),
-            Some(tls) => server.serve_tcp_tls(listener, tls),
-        }
+        let address = |given: Option<SocketAddr>, port| {
+            given.unwrap_or(SocketAddr::new(config.storage.server.ip, port))
+        };
+        let quic = address(arguments.quic, config.storage.server.quic.port);
+        let tcp = address(arguments.tcp, config.storage.server.tcp_port);
+        let insecure = arguments.identity.insecure;
+        let (quic, tcp) = listen(&world, &server, &config, quic, tcp, &tls, insecure).await?;
         #[cfg(feature = "grpc")]
         let grpc = match grpc_address(arguments, &config) {
-            Some(bind) => Some(serve_grpc(&world, &server, bind, tls).await?),
+            Some(bind) => Some(serve_grpc(&world, &server, bind, (!insecure).then_some(tls)).await?),
             None => None,
         };
         #[cfg(not(feature = "grpc"))]
@@ -159,6 +140,35 @@ pub(crate) fn run(arguments: &Arguments, _output: &Output) -> Result<Exit, Failu
         server.shutdown().await;
         Ok(Exit::Done)
     })
+}
+
+/// Serves over QUIC and TCP at these addresses, and says where that is.
+pub(crate) async fn listen(
+    world: &World,
+    server: &StorageServer,
+    config: &Config,
+    quic: SocketAddr,
+    tcp: SocketAddr,
+    tls: &ServerTls,
+    insecure: bool,
+) -> Result<(SocketAddr, SocketAddr), Failure> {
+    let failed = |error: std::io::Error| listen_failed("QUIC", quic, &error);
+    let (runtime, network) = (world.runtime.clone(), world.network.clone());
+    let endpoint = QuicEndpoint::bind(runtime, network, quic, quic_settings(config, quic), Some(tls));
+    let endpoint = endpoint.await.map_err(failed)?;
+    let quic = endpoint.local_addr().map_err(failed)?;
+    server.serve_quic(endpoint);
+
+    let failed = |error: std::io::Error| listen_failed("TCP", tcp, &error);
+    let listener = world.network.listen(tcp).await.map_err(failed)?;
+    let tcp = listener.local_addr().map_err(failed)?;
+    //= VTX-SEC-011
+    if insecure {
+        server.serve_tcp(listener);
+    } else {
+        server.serve_tcp_tls(listener, tls.clone());
+    }
+    Ok((quic, tcp))
 }
 
 /// Where gRPC is served: where the command line says, or else the configuration that was given.
@@ -326,17 +336,17 @@ fn listen_failed(what: &str, bind: SocketAddr, error: &std::io::Error) -> Failur
 }
 
 /// SIGTERM and SIGINT, heard from now on.
-struct StopSignals(Signal, Signal);
+pub(crate) struct StopSignals(Signal, Signal);
 
 impl StopSignals {
-    fn listen() -> Result<Self, Failure> {
+    pub(crate) fn listen() -> Result<Self, Failure> {
         let heard =
             signal(SignalKind::terminate()).and_then(|term| Ok(Self(term, signal(SignalKind::interrupt())?)));
         heard.map_err(|error| Failure::new(Exit::Other, format!("no signals: {error}")))
     }
 
     /// Waits for the first of them.
-    async fn recv(mut self) {
+    pub(crate) async fn recv(mut self) {
         futures_util::future::select(std::pin::pin!(self.0.recv()), std::pin::pin!(self.1.recv())).await;
     }
 }

@@ -12,6 +12,7 @@ use vortex_p2p::downloader::{
     ConnectError, DownloadError, Downloader, DownloaderFactory, PieceRange, PoolSettings, Protocol,
     QuicDownloader, StorageClient, StorageClientError, TcpDownloader,
 };
+use vortex_p2p::server::ServerSettings;
 use vortex_p2p::session::Deadlines;
 use vortex_p2p::transport::quic::AppCode;
 use vortex_p2p::transport::tls::{Reason, Trust};
@@ -65,8 +66,15 @@ async fn a_piece_comes_in_the_shape_of_the_proposal() {
 }
 
 #[tokio::test]
-async fn a_range_is_cut_out_of_the_verified_piece() {
-    let served = Served::new().await;
+async fn a_range_comes_alone_or_is_cut_out_of_the_verified_piece() {
+    for extensions in [true, false] {
+        a_range_comes(extensions).await;
+    }
+}
+
+//= VTX-EXT-023 test
+async fn a_range_comes(extensions: bool) {
+    let served = Served::with(ServerSettings { extensions, ..ServerSettings::default() }).await;
     let whole = content(PIECE as usize);
     let key = served.insert(task(PieceKind::Cache, &whole, PIECE), &whole).await;
     let client = StorageClient::new(downloaders().await);
@@ -80,6 +88,10 @@ async fn a_range_is_cut_out_of_the_verified_piece() {
             std::pin::pin!(reader).read_to_end(&mut part).await.unwrap();
             assert_eq!(part, whole[offset as usize..][..length as usize]);
         }
+        // Alone where the peer knows how to, which over gRPC no peer does.
+        let alone = client.part(peer, key, 0, PieceRange { offset: 7, length: 3 }).await.unwrap();
+        let able = extensions && peer.protocol != Protocol::Grpc;
+        assert_eq!(alone.as_deref(), able.then_some(&whole[7..10]), "{peer}");
         let mut all = Vec::new();
         std::pin::pin!(get(None).await.unwrap()).read_to_end(&mut all).await.unwrap();
         assert_eq!(all, whole);

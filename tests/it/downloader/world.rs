@@ -68,8 +68,12 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) async fn new() -> Self {
+        Self::with(ServerSettings::default()).await
+    }
+
+    pub(super) async fn with(settings: ServerSettings) -> Self {
         let store = MemoryStore::new(runtime());
-        let server = StorageServer::new(runtime(), Arc::new(store.clone()), ServerSettings::default());
+        let server = StorageServer::new(runtime(), Arc::new(store.clone()), settings);
         let (tls, trust) = server_tls();
         let serving = endpoint(Some(&tls)).await;
         let quic = Peer::new(Protocol::Quic, serving.local_addr().unwrap());
