@@ -50,6 +50,23 @@ impl Serving {
         self.ready[key].as_str().unwrap()
     }
 
+    /// The ids of the tasks that it serves, those of the named files first.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = &str> {
+        self.ready["tasks"].as_array().unwrap().iter().map(|task| task["task"].as_str().unwrap())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to stop, and waits until it has.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn terminate(&mut self) -> std::process::ExitStatus {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.child.wait().unwrap()
+    }
+
     pub(crate) fn peer(&self, protocol: &str) -> String {
         format!("{protocol}://{}", self.text(protocol))
     }

@@ -30,6 +30,8 @@ mod exchange;
 mod extensions;
 #[cfg(all(feature = "grpc", feature = "tcp"))]
 mod grpc;
+#[cfg(all(feature = "cli", feature = "grpc", target_os = "linux"))]
+mod hostile;
 #[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
 mod kill;
 #[cfg(all(feature = "quic", feature = "tcp"))]
