@@ -60,7 +60,9 @@ impl Attack {
             Self::DeclaredGrpc => ("gRPC: a message that declares 4 GiB, a byte of it", "calls"),
             Self::SlowSender => ("TCP: 200 connections, a byte of a request every 100 ms", "bytes"),
             Self::SlowReaderTcp => ("TCP: 200 connections that ask and do not read", "answers"),
-            Self::SlowReaderQuic => ("QUIC: 4 connections, 100 streams each that ask and do not read", "answers"),
+            Self::SlowReaderQuic => {
+                ("QUIC: 4 connections, 100 streams each that ask and do not read", "answers")
+            }
             Self::SlowReaderGrpc => ("gRPC: 4 connections, 100 calls each that do not read", "answers"),
             Self::Connections => ("TCP: connect, close, again", "connections"),
             Self::HalfOpen => ("QUIC: handshakes that are given up after the first datagram", "handshakes"),
@@ -241,7 +243,8 @@ impl Attacker {
             }
             Attack::Noise => {
                 let mut stream = self.connect(self.tcp).await.ok()?;
-                let noise: Vec<u8> = (0..64 << 10).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+                let noise: Vec<u8> =
+                    (0..64 << 10).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
                 self.struck();
                 let _ = stream.write_all(&noise).await;
                 let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -299,7 +302,9 @@ async fn honest(victim: &Victim, until: Until) -> u32 {
         loop {
             match until {
                 Until::Pieces(wanted) if got >= wanted => return got,
-                Until::Pieces(_) => assert!(begun.elapsed() < Duration::from_secs(120), "{protocol}: {got} pieces"),
+                Until::Pieces(_) => {
+                    assert!(begun.elapsed() < Duration::from_secs(120), "{protocol}: {got} pieces")
+                }
                 Until::Elapsed(time) if begun.elapsed() >= time => return got,
                 Until::Elapsed(_) => {}
             }
@@ -307,8 +312,7 @@ async fn honest(victim: &Victim, until: Until) -> u32 {
             got += u32::from(fetch_one(&client, victim, victim.peer(protocol), got % 64).await);
         }
     };
-    let (quic, tcp, grpc) =
-        tokio::join!(ask(Protocol::Quic), ask(Protocol::Tcp), ask(Protocol::Grpc));
+    let (quic, tcp, grpc) = tokio::join!(ask(Protocol::Quic), ask(Protocol::Tcp), ask(Protocol::Grpc));
     quic + tcp + grpc
 }
 

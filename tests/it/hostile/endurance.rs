@@ -36,7 +36,13 @@ impl Drawn {
 }
 
 /// One client after another: it connects, takes some pieces, gives some of them up, goes away for a while.
-async fn visit(dialer: Dialer, victim: Arc<RwLock<Victim>>, counts: Arc<Counts>, stop: Arc<AtomicBool>, seed: u64) {
+async fn visit(
+    dialer: Dialer,
+    victim: Arc<RwLock<Victim>>,
+    counts: Arc<Counts>,
+    stop: Arc<AtomicBool>,
+    seed: u64,
+) {
     let mut drawn = Drawn(seed);
     while !stop.load(Ordering::Relaxed) {
         let client = client(&dialer);
@@ -157,7 +163,11 @@ fn picture(samples: &[(u64, Held)]) -> String {
             })
             .collect();
         let bottom = top + HEIGHT;
-        let _ = writeln!(svg, "<text x=\"40\" y=\"{:.0}\" fill=\"#555\">{name}: at most {most:.0}</text>", top - 8.0);
+        let _ = writeln!(
+            svg,
+            "<text x=\"40\" y=\"{:.0}\" fill=\"#555\">{name}: at most {most:.0}</text>",
+            top - 8.0
+        );
         let _ = writeln!(
             svg,
             "<path d=\"M40 {top}V{bottom}H{:.0}\" fill=\"none\" stroke=\"#999\"/>\n\
@@ -166,6 +176,10 @@ fn picture(samples: &[(u64, Held)]) -> String {
             points.join(" ")
         );
     }
-    let _ = writeln!(svg, "<text x=\"40\" y=\"{:.0}\" fill=\"#555\">{end:.0} s</text>\n</svg>", STEP * 4.0 + 15.0);
+    let _ = writeln!(
+        svg,
+        "<text x=\"40\" y=\"{:.0}\" fill=\"#555\">{end:.0} s</text>\n</svg>",
+        STEP * 4.0 + 15.0
+    );
     svg
 }
