@@ -1,7 +1,9 @@
 //! Which keys the file has, and what they set.
 
 use super::reader::{Findings, Section, read_root};
-use super::{Checked, Config, Download, Endpoint, Protocol, Storage, StorageServer, TlsFiles, Upload, yaml};
+use super::{
+    Checked, Config, Download, Endpoint, Gc, Protocol, Storage, StorageServer, TlsFiles, Upload, yaml,
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(super) fn check(text: &str) -> Checked {
@@ -33,10 +35,10 @@ fn read_config(root: &mut Section<'_>, config: &mut Config) {
     root.section("metrics", |metrics| {
         metrics.section("server", |server| read_endpoint(server, &mut config.metrics))
     });
+    root.section("gc", |gc| read_gc(gc, &mut config.gc));
     root.elsewhere(&[
         "backend",
         "dynconfig",
-        "gc",
         "health",
         "host",
         "log",
@@ -118,6 +120,23 @@ fn read_upload(upload: &mut Section<'_>, into: &mut Upload) {
     });
     upload.section("client", |client| into.client_tls = read_tls(client));
     upload.elsewhere(&["disableShared"]);
+}
+
+fn read_gc(gc: &mut Section<'_>, into: &mut Gc) {
+    gc.read("interval", &mut into.interval);
+    gc.section("policy", |policy| {
+        policy.read("taskTTL", &mut into.task_ttl);
+        // Some releases say dist.
+        policy.read("distHighThresholdPercent", &mut into.disk_high);
+        policy.read("distLowThresholdPercent", &mut into.disk_low);
+        policy.read("diskHighThresholdPercent", &mut into.disk_high);
+        policy.read("diskLowThresholdPercent", &mut into.disk_low);
+        policy.elsewhere(&["distThreshold", "diskThreshold"]);
+        if into.disk_low > into.disk_high {
+            let message = format!("is {}, but the high threshold is {}", into.disk_low, into.disk_high);
+            policy.conflict("diskLowThresholdPercent", message);
+        }
+    });
 }
 
 fn read_endpoint<const PORT: u16>(server: &mut Section<'_>, into: &mut Endpoint<PORT>) {

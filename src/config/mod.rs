@@ -20,7 +20,7 @@ mod value;
 mod yaml;
 
 pub use problem::{Position, Problem, ProblemKind};
-pub use value::{ByteSize, NotADuration, NotASize, parse_duration};
+pub use value::{ByteSize, NotADuration, NotASize, Percent, parse_duration};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -40,6 +40,8 @@ pub struct Config {
     pub upload: Upload,
     /// `metrics`: the Prometheus endpoint.
     pub metrics: Endpoint<4002>,
+    /// `gc`: when tasks are thrown away.
+    pub gc: Gc,
 }
 
 /// `storage`.
@@ -130,6 +132,19 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// `gc`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gc {
+    /// `gc.interval`: how often it is looked whether something has to go.
+    pub interval: Duration,
+    /// `gc.policy.taskTTL`: a task that was not read or written for so long goes.
+    pub task_ttl: Duration,
+    /// `gc.policy.diskHighThresholdPercent`: when more of the disk is used, tasks go, …
+    pub disk_high: Percent,
+    /// `gc.policy.diskLowThresholdPercent`: … until no more than this is.
+    pub disk_low: Percent,
+}
+
 /// How pieces travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -180,6 +195,17 @@ impl Default for Storage {
             keep: false,
             write_buffer_size: ByteSize::mib(2),
             read_buffer_size: ByteSize::mib(2),
+        }
+    }
+}
+
+impl Default for Gc {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(900),
+            task_ttl: Duration::from_secs(720 * 3600),
+            disk_high: Percent::new(80),
+            disk_low: Percent::new(60),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reads typed settings out of the tree, and remembers what was asked for: what nobody asked for is unknown.
 
 use super::problem::{Position, Problem, ProblemKind};
-use super::value::{ByteSize, parse_duration};
+use super::value::{ByteSize, Percent, parse_duration};
 use super::yaml::{Entry, Node, Value};
 use super::{Protocol, Unused};
 use std::net::IpAddr;
@@ -163,6 +163,13 @@ impl Setting for u16 {
     const EXPECTED: &'static str = "a port (0 to 65535)";
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok()
+    }
+}
+
+impl Setting for Percent {
+    const EXPECTED: &'static str = "a number from 0 to 100";
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|hundredths| *hundredths <= 100).map(Self::new)
     }
 }
 

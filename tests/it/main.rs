@@ -23,6 +23,7 @@ mod conformance;
 mod cost;
 #[cfg(feature = "cli")]
 mod decode;
+mod dependencies;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod downloader;
 mod exchange;

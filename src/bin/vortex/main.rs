@@ -2,6 +2,7 @@
 
 mod bench;
 mod cli;
+mod collect;
 mod config;
 mod conformance;
 mod decode;

@@ -1,6 +1,7 @@
 //! `vortex serve`: gives pieces to whoever asks.
 
 use crate::cli::Output;
+use crate::collect;
 use crate::exit::{Exit, Failure};
 use crate::files::{self, Readers};
 use crate::import::{self, CutArguments};
@@ -86,6 +87,12 @@ pub(crate) fn run(arguments: &Arguments, _output: &Output) -> Result<Exit, Failu
         let world = World::new();
         let (store, tasks) = open(&world, arguments, &config).await?;
         let (tls, tickets) = identity(&world, arguments, &config)?;
+        // Only where a daemon's settings say so: what a person imports stays until that person removes it.
+        if arguments.config.is_some() {
+            let dir = arguments.dir.clone().unwrap_or_else(|| config.storage.dir.clone());
+            let collecting = collect::forever(world.runtime.clone(), store.clone(), dir, config.gc.clone());
+            world.runtime.spawn(Box::pin(collecting));
+        }
         let server = StorageServer::new(world.runtime.clone(), store, server_settings(&config));
 
         let address = |given: Option<SocketAddr>, port| {
