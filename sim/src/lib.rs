@@ -12,6 +12,8 @@ pub mod host;
 pub mod net;
 pub mod notes;
 pub mod pcap;
+pub mod plot;
+pub mod research;
 pub mod rng;
 pub mod runner;
 pub mod scenario;

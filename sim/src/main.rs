@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 use vortex_sim::canaries::{self, Caught, Hunt};
 use vortex_sim::faults::{Fault, Level, Swarm};
 use vortex_sim::pcap;
+use vortex_sim::research;
 use vortex_sim::rng::Seed;
 use vortex_sim::runner::{self, ENOUGH_SEEDS, Line, Seeds, Summary};
 use vortex_sim::scenario::{self, Scenario};
@@ -78,6 +79,15 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         pcap: Option<PathBuf>,
     },
+    /// Measure transfers over a grid of paths, and write the pictures and tables of the book.
+    Research {
+        /// Where they go.
+        #[arg(long, value_name = "DIR", default_value = "book/src/architecture")]
+        out: PathBuf,
+        /// Seeds for each value, which is their median.
+        #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+        seeds: u64,
+    },
     /// List the scenarios.
     List,
 }
@@ -133,6 +143,9 @@ fn main() -> ExitCode {
             })
         }
         Action::Canaries { names, seeds } => canaries(&names, seeds),
+        Action::Research { out, seeds } => {
+            research::write(&out, seeds, cores()).map(|()| true).map_err(io::Error::other)
+        }
         Action::List => list(),
     };
     match done {

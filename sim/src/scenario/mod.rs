@@ -10,6 +10,7 @@ mod many;
 mod peers;
 mod pool;
 mod replay;
+pub(crate) mod research;
 mod resume;
 mod shutdown;
 mod suites;

@@ -73,6 +73,11 @@ impl File {
         NewTask { key: self.key, division: self.division, digest: None }
     }
 
+    /// Every byte.
+    pub(super) fn content(&self) -> &Bytes {
+        &self.content
+    }
+
     /// The digest of every piece, as a manifest has them.
     pub(super) fn digests(&self) -> Vec<Digest> {
         let span = |number| self.division.piece(number).map(|span| (span.offset as usize, span.length.get()));

@@ -102,7 +102,7 @@ async fn fetch(
     // An answer of which bytes have come was begun, and has to be finished, unless the client itself gives it up.
     let observer = move |event| match event {
         Event::Bytes { peer: 0, count } => lock(&received).0 += count,
-        Event::Retry { peer: 0, reason, .. } if reason.contains("faster") => lock(&received).1 = true,
+        Event::Beaten { peer: 0, .. } => lock(&received).1 = true,
         _ => {}
     };
     let transfer = peers::transfer(&host, &file, store.clone(), factory, peers);

@@ -51,8 +51,9 @@ impl Scenario for Transfer {
     fn limit(&self) -> Duration {
         match self.trouble {
             Trouble::Packets => Duration::from_secs(300),
-            // Two rounds of at most 50 s, and a minute for the rest once the path is whole.
-            Trouble::Partition => Duration::from_secs(160),
+            // Two rounds of at most 50 s. Then each side of a TCP connection may be about to wait for a minute: that is how
+            // long its retransmission timer gets. And a minute for the rest.
+            Trouble::Partition => Duration::from_secs(280),
         }
     }
 

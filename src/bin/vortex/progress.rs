@@ -183,6 +183,8 @@ impl Progress {
                     tracing::debug!(piece = number, peer = name(peer), reason, "asked again elsewhere");
                     progress.line(&Line::Retry { piece: number, peer: name(peer), reason: &reason });
                 }
+                // The piece is here, by the other answer.
+                Event::Beaten { .. } => {}
                 Event::PeerGone { peer, reason } => {
                     progress.line(&Line::Peer { peer: name(peer), state: "gone", reason: &reason });
                     if progress.plain || !progress.bar.is_hidden() {

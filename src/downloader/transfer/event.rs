@@ -46,6 +46,13 @@ pub enum Event {
         /// Why, safe for a terminal.
         reason: String,
     },
+    /// Another answer with the piece was first, and this one is given up.
+    Beaten {
+        /// The piece.
+        number: u32,
+        /// Whose answer is given up.
+        peer: PeerIndex,
+    },
     /// A peer is not asked any more.
     PeerGone {
         /// Which.

@@ -150,11 +150,11 @@ impl<'a> Running<'a> {
         match ended {
             Ended::Fetched(Ok(landed)) => {
                 let Some(others) = self.plan.verified(id, now) else {
-                    self.flights.remove(&id);
+                    self.beaten(id);
                     return Ok(());
                 };
                 for other in others {
-                    self.flights.remove(&other);
+                    self.beaten(other);
                 }
                 let (means, verified) = (self.means.clone(), landed.verified);
                 let download = self.transfer.task.key.piece(number);
@@ -169,6 +169,14 @@ impl<'a> Running<'a> {
             Ended::Committed(Err(error)) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// Another answer was first.
+    fn beaten(&mut self, id: u64) {
+        let Some(flight) = self.flights.remove(&id) else { return };
+        let Flight { number, peer, .. } = flight;
+        tracing::debug!(piece = number, "gives up the later of two answers");
+        self.transfer.tell(Event::Beaten { number, peer });
     }
 
     fn committed(&mut self, id: u64, now: Instant) {
