@@ -29,7 +29,7 @@ use vortex_p2p::runtime::{BoxFuture, Timer};
 use vortex_p2p::transport::{ByteStream, Listener};
 
 /// Bytes that a socket buffers in each direction, and with that the largest window.
-const BUFFER: usize = 4 << 20;
+const BUFFER: usize = 1 << 20;
 /// The largest IP packet that the stack sends.
 const MTU: usize = 1_500;
 /// How long a stack retransmits before it gives up. Linux takes 15 minutes by default; the protocol's own deadlines are
