@@ -47,6 +47,7 @@ async fn run(sim: Sim) -> Outcome {
     let latency = rng.duration(Duration::from_millis(5)..Duration::from_millis(60));
     sim.net().set_default(Conditions::latency(latency));
     let file = File::draw(&mut rng, 60_000, 64 << 10)?;
+    let length = file.length();
     let served = file.clone();
     let server = sim.host("server", move |host| peers::serve(host, served.clone()));
     let address = SocketAddr::new(server.id().ipv4().into(), peers::QUIC_PORT);
@@ -60,8 +61,11 @@ async fn run(sim: Sim) -> Outcome {
     sim.net().set_both(attacker.host().id(), server.id(), way);
     client.result().await.ok_or("the client ended without a result")??;
     let (sent, received) = attacker.result().await.ok_or("the attacker ended without a result")??;
-    // quinn completes the datagram in which the limit is reached.
-    ensure!(received < 3 * sent + 1_200, "{received} bytes for an attacker that has sent {sent}");
+    // quinn completes the datagram in which the limit is reached. Where the copies were there first, the connection begins
+    // at the attacker's address, and quinn takes what the client says next for a proof of that address too: up to the
+    // client's first packet after the handshake, its one answer may go astray, encrypted. It never goes out twice.
+    let astray = if near { length } else { 0 };
+    ensure!(received < 3 * sent + 1_200 + astray, "{received} bytes for an attacker that has sent {sent}");
     for (state, reached) in [("replay: the copies came first", near), ("replay: the copies came last", !near)]
     {
         sim.ledger().expect_sometimes(state);

@@ -50,7 +50,7 @@ const KNOWN: u64 = 6;
 const PIECE_LENGTH: u64 = 32 << 10;
 const PIECES: u64 = 32;
 /// Megabits a second of each uplink.
-const RATE: u64 = 10;
+const RATE: u64 = 20;
 
 async fn run(sim: Sim, leechers: u32) -> Outcome {
     let mut rng = sim.rng("swarm");
