@@ -19,3 +19,11 @@ fn the_list_of_deployed_failures_names_cases_that_exist() {
         assert!(exists && reason.starts_with("DIV-"), "{line}");
     }
 }
+
+#[test]
+fn the_guide_says_how_many_cases_there_are() {
+    use vortex_p2p::conformance::{client, server};
+    let guide = crate::committed::read("book/src/implementing/guide.md");
+    let said = format!("{} cases for servers and {} for clients", server::list().len(), client::list().len());
+    assert!(guide.contains(&said), "expected in the guide: {said}");
+}

@@ -5,6 +5,7 @@ use crate::wire::build::{self, RawContent};
 use serde_json::Value;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
+use vortex_p2p::wire::{DecodeError, Tag};
 
 const TASK_ID: &[u8; 64] = &[b'a'; 64];
 
@@ -222,4 +223,29 @@ fn usage_errors_have_their_code_and_shells_their_completions() {
         );
     }
     assert!(String::from_utf8(run(&["man"]).stdout).unwrap().contains(".TH vortex 1"));
+}
+
+/// The chapter on errors has two tables of names: what makes bytes no packet, and what keeps a tool from having bytes.
+#[test]
+fn the_names_of_errors_are_those_of_the_specification() {
+    let chapter = crate::committed::read("book/src/spec/errors.md");
+    let (_, tables) = chapter.split_once("## Decode errors").unwrap();
+    let name = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
+    let names: Vec<String> = tables.lines().filter_map(name).collect();
+    let (decode_errors, of_tools) = names.split_at(names.len() - 2);
+    let all = [
+        DecodeError::Truncated { have: 0, need: 6 },
+        DecodeError::TooLong { length: u32::MAX },
+        DecodeError::BadLength { tag: Tag::Error, length: 0 },
+        DecodeError::BadTaskId { at: 0, byte: 0 },
+        DecodeError::BadMetadata { field: "" },
+        DecodeError::BadPieceLength { length: u64::MAX },
+        DecodeError::FieldTooLong { field: "", length: 0, limit: 0 },
+        DecodeError::NotUtf8 { field: "" },
+        DecodeError::TrailingBytes { count: 1 },
+    ];
+    assert_eq!(decode_errors, all.map(|error| error.name()));
+    assert_eq!(of_tools, ["not-hex", "gap"]);
+    let help = String::from_utf8(decode(&["--help"], b"").stdout).unwrap();
+    assert!(of_tools.iter().all(|name| help.contains(name)), "{help}");
 }

@@ -68,4 +68,52 @@ mod tests {
         use clap::CommandFactory as _;
         super::Cli::command().debug_assert();
     }
+
+    /// What the book and the other pages tell people to type is understood.
+    #[test]
+    fn commands_in_the_documentation_are_understood() {
+        use clap::Parser as _;
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut pages = vec![root.join("README.md"), root.join("spec/README.md")];
+        for directory in ["spec", "implementing", "using", "architecture"] {
+            let entries = std::fs::read_dir(root.join("book/src").join(directory)).unwrap();
+            pages.extend(entries.map(|entry| entry.unwrap().path()));
+        }
+        let mut found = 0;
+        for page in pages.iter().filter(|page| page.extension().is_some_and(|it| it == "md")) {
+            let text = std::fs::read_to_string(page).unwrap().replace("\\\n", " ");
+            for line in text.lines() {
+                let Some(command) = line.strip_prefix("cargo ").unwrap_or(line).strip_prefix("vortex ")
+                else {
+                    continue;
+                };
+                found += 1;
+                let words = words(command);
+                let parsed = super::Cli::try_parse_from(std::iter::once("vortex").chain(words));
+                assert!(parsed.is_ok(), "{}: {line}: {parsed:?}", page.display());
+            }
+        }
+        assert!(found >= 10, "{found}");
+    }
+
+    /// Words as a shell takes them, up to what explains the command: after a `#`, or after a gap.
+    fn words(command: &str) -> Vec<&str> {
+        let mut words = Vec::new();
+        let mut rest = command;
+        while !rest.is_empty() && !rest.starts_with('#') {
+            let quoted = rest.strip_prefix('\'');
+            let (word, after) = quoted
+                .unwrap_or(rest)
+                .split_once(if quoted.is_some() { '\'' } else { ' ' })
+                .unwrap_or((quoted.unwrap_or(rest), ""));
+            words.push(word);
+            let trimmed = after.trim_start();
+            // A line that goes on has one space before its end and its indentation after it.
+            if quoted.is_none() && after.len() - trimmed.len() > 8 {
+                break;
+            }
+            rest = trimmed;
+        }
+        words
+    }
 }

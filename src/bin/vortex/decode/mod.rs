@@ -20,7 +20,7 @@ use vortex_p2p::pcap::{self, Capture, Event, FlowId, Flows};
 ///
 /// With --json, each packet is one object: ok, tag, name, id, length, fields, and hex, which is the packet encoded
 /// again; or ok false, error and message, where error is the name of a decode error of the specification, or not-hex
-/// for input that is no hexadecimal. What follows a Content packet in a file is its content: it is summed up in the
+/// for input that is no hexadecimal, or gap for bytes that a capture lacks. What follows a Content packet in a file is its content: it is summed up in the
 /// packet's content, and checked against the digest.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
