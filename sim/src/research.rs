@@ -39,7 +39,7 @@ fn path(round_trip: u64, loss: f64, rate: Option<u64>) -> Conditions {
     rate.map_or(path, |rate| path.with_bandwidth(Bandwidth::mbit(rate, round_trip)))
 }
 
-/// Measures everything on `threads` threads, `seeds` times each, and writes `transfer-time.svg` and `research-tables.md`
+/// Measures everything on `threads` threads, `seeds` times each, and writes `transfer-time.svg` and `research-tables.txt`
 /// into `folder`.
 ///
 /// # Errors
@@ -97,7 +97,7 @@ pub fn write(folder: &Path, seeds: u64, threads: usize) -> Result<(), Violation>
             row(&mut tables, &format!("{round_trip} ms, {} %", loss * 100.0), cells.into_iter())?;
         }
     }
-    fs::write(folder.join("research-tables.md"), tables)?;
+    fs::write(folder.join("research-tables.txt"), tables)?;
     Ok(())
 }
 
