@@ -6,55 +6,20 @@
     reason = "helpers of tests, which clippy does not take for tests"
 )]
 
+mod plan;
+
+use plan::{finished, passes};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use vortex_p2p::runtime::BoxFuture;
 use vortex_sim::host::Host;
 use vortex_sim::net::{Conditions, HostId, Loss};
-use vortex_sim::scenario::{Outcome, Scenario};
-use vortex_sim::trace::{Fate, Keep};
-use vortex_sim::world::{Finished, Sim, World, run};
-
-/// A scenario made of a function.
-struct Plan<F>(F);
-
-impl<F, R> Scenario for Plan<F>
-where
-    F: Fn(Sim) -> R + Send + Sync,
-    R: Future<Output = Outcome> + Send + 'static,
-{
-    fn name(&self) -> &'static str {
-        "plan"
-    }
-    fn about(&self) -> &'static str {
-        "a test"
-    }
-    fn run(&self, sim: Sim) -> BoxFuture<'static, Outcome> {
-        Box::pin((self.0)(sim))
-    }
-}
-
-fn finished<R>(seed: u64, plan: impl Fn(Sim) -> R + Send + Sync + 'static) -> Finished
-where
-    R: Future<Output = Outcome> + Send + 'static,
-{
-    run(World::Turmoil, Box::leak(Box::new(Plan(plan))), seed, Keep::Events)
-}
-
-fn passes<R>(seed: u64, plan: impl Fn(Sim) -> R + Send + Sync + 'static) -> Finished
-where
-    R: Future<Output = Outcome> + Send + 'static,
-{
-    let finished = finished(seed, plan);
-    if let Err(violation) = &finished.outcome {
-        panic!("seed {seed}: {violation}");
-    }
-    finished
-}
+use vortex_sim::scenario::Outcome;
+use vortex_sim::trace::Fate;
+use vortex_sim::world::Sim;
 
 fn fails<R>(plan: impl Fn(Sim) -> R + Send + Sync + 'static) -> String
 where
