@@ -18,7 +18,7 @@ fn an_empty_file_gives_the_deployed_defaults() {
     let checked = check("");
     assert_eq!(checked.config, Config::default());
     assert!(checked.problems.is_empty() && checked.unused.is_empty());
-    let Config { storage, download, upload, metrics } = checked.config;
+    let Config { storage, download, upload, metrics, gc: _ } = checked.config;
     assert_eq!((storage.server.tcp_port, storage.server.quic.port), (4005, 4006));
     assert_eq!((upload.server.port, metrics.port), (4000, 4002));
     assert_eq!(storage.server.ip, Ipv4Addr::UNSPECIFIED);
