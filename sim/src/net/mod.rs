@@ -35,7 +35,7 @@ use crate::trace::{Fate, Keep, Protocol, Trace};
 use link::{Flow, Link, Packet, Step};
 use nat::Nat;
 use queue::{Queue, Verdict};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -152,6 +152,8 @@ struct State {
     ports: BTreeMap<PortKey, Port>,
     /// Who owns an address that a NAT lent out.
     lent: BTreeMap<IpAddr, HostId>,
+    /// Firewalls: whose packets of which protocol are swallowed, in both directions.
+    blocked: BTreeSet<(HostId, Protocol)>,
     /// Data segments that a TCP has sent more than once.
     retransmissions: u64,
     /// Kept for its allocation.
@@ -174,6 +176,7 @@ impl Switch {
             hosts: BTreeMap::new(),
             ports: BTreeMap::new(),
             lent: BTreeMap::new(),
+            blocked: BTreeSet::new(),
             retransmissions: 0,
             steps: Vec::new(),
         })))
@@ -274,6 +277,14 @@ impl Switch {
         for (from, to) in [(a, b), (b, a)] {
             state.with_link(now, from, to, |link, out| link.open(now, out));
         }
+    }
+
+    /// Puts a firewall before `host` that swallows every packet of `protocol`, in both directions, from now on.
+    pub fn block(&self, host: HostId, protocol: Protocol) {
+        notes::note(|| format!("a firewall before {host} swallows {protocol:?}"));
+        let mut state = lock(&self.0);
+        state.ledger.armed(Fault::Cut);
+        state.blocked.insert((host, protocol));
     }
 
     /// Puts `host` behind a NAT, or has its NAT forget every mapping: from now on its packets come from other ports, and
@@ -474,6 +485,10 @@ impl State {
         let Some(to) = owner.or_else(|| HostId::of(packet.destination.ip())) else {
             return self.record(now, Fate::Unreachable, &packet);
         };
+        if [from, to].iter().any(|host| self.blocked.contains(&(*host, packet.protocol))) {
+            self.ledger.fired(Fault::Cut);
+            return self.record(now, Fate::Cut, &packet);
+        }
         self.with_link(now, from, to, |link, out| link.carry(enters, packet, out));
     }
 

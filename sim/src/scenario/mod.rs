@@ -7,6 +7,7 @@ mod hostile;
 mod idle;
 mod interop;
 mod many;
+mod negotiation;
 mod peers;
 mod pool;
 mod replay;
@@ -94,6 +95,7 @@ const OWN: &[&dyn Scenario] = &[
     &early::Early,
     &shutdown::Shutdown,
     &idle::Idle,
+    &negotiation::Negotiation,
     &many::ManyPeers,
     &resume::Resume,
     &pool::Pool,
