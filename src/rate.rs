@@ -74,6 +74,16 @@ impl RateLimiter {
     pub fn new(runtime: SharedRuntime, rate: NonZeroU64) -> Self {
         // 10 ms, so that a waiting flow has its turn soon even at low rates.
         let quantum = (rate.get() / 100).clamp(1, Self::MAX_QUANTUM);
+        Self::with_quantum(runtime, rate, quantum)
+    }
+
+    /// At most `rate` things a second, where nobody has a use for several at once: requests.
+    #[must_use]
+    pub fn counting(runtime: SharedRuntime, rate: NonZeroU64) -> Self {
+        Self::with_quantum(runtime, rate, 1)
+    }
+
+    fn with_quantum(runtime: SharedRuntime, rate: NonZeroU64, quantum: u64) -> Self {
         let burst = NonZeroU64::new((rate.get() / 10).max(quantum)).unwrap_or(NonZeroU64::MIN);
         let bucket = Bucket::new(rate, burst, runtime.now());
         Self { runtime, bucket: Arc::new(Mutex::new(bucket)), quantum }
@@ -95,20 +105,22 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Waits until `bytes` more may flow. Where it is dropped before its end, nothing is lost but time.
-    pub async fn charge(&mut self, bytes: u64) {
+    /// Waits until `bytes` more may flow; whether it had to. Where it is dropped before its end, nothing is lost but time.
+    pub async fn charge(&mut self, bytes: u64) -> bool {
+        let mut waited = false;
         let mut missing = bytes;
         loop {
             let used = missing.min(self.credit);
             self.credit -= used;
             missing -= used;
             if missing == 0 {
-                return;
+                return waited;
             }
             let RateLimiter { runtime, bucket, quantum } = &self.limiter;
             // The turn lasts until the quantum is there: nobody overtakes.
             let mut bucket = bucket.lock().await;
             while let Err(at) = bucket.take(*quantum, runtime.now()) {
+                waited = true;
                 runtime.sleep_until(at).await;
             }
             self.credit += *quantum;

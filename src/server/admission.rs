@@ -1,20 +1,28 @@
 //! Who is let in, while how much is under way.
 
-use super::ServerLimits;
+use super::stats::{Counters, count};
+use super::{Limit, ServerLimits, ServerStats};
+use crate::rate::{Flow, RateLimiter};
+use crate::runtime::SharedRuntime;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Counts connections and answers against their limits.
+/// Counts connections, answers and bytes against their limits.
 #[derive(Debug)]
 pub(super) struct Admission {
     limits: ServerLimits,
+    pub(super) counters: Counters,
     connections: Arc<Mutex<Connections>>,
     /// Connections whose handshake is under way.
     #[cfg(feature = "quic")]
     half_open: Arc<AtomicUsize>,
     answers: Arc<AtomicUsize>,
+    memory: Memory,
+    bandwidth: Option<RateLimiter>,
+    requests: Option<RateLimiter>,
 }
 
 #[derive(Debug, Default)]
@@ -31,7 +39,62 @@ pub(super) struct ConnectionPlace {
     connections: Arc<Mutex<Connections>>,
     /// Answers under way on this connection.
     answers: Arc<AtomicUsize>,
+    memory: Memory,
+    bandwidth: Turn,
+    requests: Turn,
 }
+
+/// The place of one connection among those that share a rate. Its answers queue here, and the connections for the rate:
+/// so one connection with many answers gets no more than one with few.
+#[derive(Debug)]
+struct Turn(Option<tokio::sync::Mutex<Flow>>);
+
+impl Turn {
+    fn new(limiter: Option<&RateLimiter>) -> Self {
+        Self(limiter.map(|limiter| tokio::sync::Mutex::new(limiter.flow())))
+    }
+
+    /// Waits for `count`; whether it had to.
+    async fn take(&self, count: u64) -> bool {
+        match &self.0 {
+            Some(flow) => flow.lock().await.charge(count).await,
+            None => false,
+        }
+    }
+}
+
+/// Memory for content, taken in turns.
+#[derive(Debug)]
+struct Memory {
+    free: Arc<Semaphore>,
+    units: u32,
+}
+
+impl Memory {
+    /// Bytes of a unit.
+    const UNIT: u64 = 1 << 10;
+
+    fn new(bytes: u64) -> Self {
+        let units = u32::try_from(bytes / Self::UNIT).unwrap_or(u32::MAX).max(1);
+        Self { free: Arc::new(Semaphore::new(units as usize)), units }
+    }
+
+    async fn take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        // What is more than all of it waits for all of it.
+        let units = u32::try_from(bytes.div_ceil(Self::UNIT)).unwrap_or(u32::MAX).min(self.units);
+        self.free.clone().acquire_many_owned(units).await.ok()
+    }
+
+    fn used(&self) -> u64 {
+        (self.units as usize).saturating_sub(self.free.available_permits()) as u64 * Self::UNIT
+    }
+}
+
+/// Memory for the content of one answer; given back when dropped.
+#[derive(Debug)]
+pub(super) struct AnswerMemory(
+    #[allow(dead_code, reason = "held for its drop")] [Option<OwnedSemaphorePermit>; 2],
+);
 
 /// A handshake under way; it counts until this is dropped.
 #[cfg(feature = "quic")]
@@ -44,27 +107,29 @@ pub(super) struct AnswerPlace {
     counters: [Arc<AtomicUsize>; 2],
 }
 
-/// A limit is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Busy {
-    #[error("too many connections: the limit of this server is reached")]
-    Connections,
-    #[error("too many connections from this address")]
-    Address,
-    #[error("too many requests: the limit of this connection is reached")]
-    ConnectionAnswers,
-    #[error("too many requests: the limit of this server is reached")]
-    Answers,
-}
-
 impl Admission {
-    pub(super) fn new(limits: ServerLimits) -> Self {
+    pub(super) fn new(runtime: &SharedRuntime, limits: ServerLimits) -> Self {
         Self {
             limits,
+            counters: Counters::default(),
             connections: Arc::default(),
             #[cfg(feature = "quic")]
             half_open: Arc::default(),
             answers: Arc::default(),
+            memory: Memory::new(limits.memory),
+            bandwidth: limits.bandwidth.map(|rate| RateLimiter::new(runtime.clone(), rate)),
+            requests: limits.requests.map(|rate| RateLimiter::counting(runtime.clone(), rate)),
+        }
+    }
+
+    pub(super) fn stats(&self) -> ServerStats {
+        ServerStats {
+            connections: lock(&self.connections).total as u64,
+            #[cfg(feature = "quic")]
+            handshakes: self.half_open() as u64,
+            answers: self.answers.load(Ordering::Acquire) as u64,
+            memory: self.memory.used(),
+            ..self.counters.snapshot()
         }
     }
 
@@ -80,29 +145,65 @@ impl Admission {
         Count::take(&self.half_open, usize::MAX).map(HalfOpen)
     }
 
+    /// Counts that `limit` is met.
+    pub(super) fn met(&self, limit: Limit) -> Limit {
+        self.counters.limit(limit);
+        limit
+    }
+
     /// A place for a connection from `address`.
-    pub(super) fn connection(&self, address: IpAddr) -> Result<ConnectionPlace, Busy> {
+    pub(super) fn connection(&self, address: IpAddr) -> Result<ConnectionPlace, Limit> {
         //= VTX-SEC-002
         let address = address.to_canonical();
         let mut connections = lock(&self.connections);
         if connections.total >= self.limits.connections {
-            return Err(Busy::Connections);
+            return Err(self.met(Limit::Connections));
         }
         let of_address = connections.by_address.entry(address).or_default();
         if *of_address >= self.limits.connections_per_address {
-            return Err(Busy::Address);
+            return Err(self.met(Limit::ConnectionsPerAddress));
         }
         *of_address += 1;
         connections.total += 1;
-        Ok(ConnectionPlace { address, connections: self.connections.clone(), answers: Arc::default() })
+        count(&self.counters.accepted, 1);
+        Ok(ConnectionPlace {
+            address,
+            connections: self.connections.clone(),
+            answers: Arc::default(),
+            memory: Memory::new(self.limits.memory_per_connection),
+            bandwidth: Turn::new(self.bandwidth.as_ref()),
+            requests: Turn::new(self.requests.as_ref()),
+        })
     }
 
     /// A place for an answer on the connection that holds `place`.
-    pub(super) fn answer(&self, place: &ConnectionPlace) -> Result<AnswerPlace, Busy> {
+    pub(super) fn answer(&self, place: &ConnectionPlace) -> Result<AnswerPlace, Limit> {
         let of_connection = Count::take(&place.answers, self.limits.answers_per_connection);
-        let of_connection = of_connection.ok_or(Busy::ConnectionAnswers)?;
-        let in_total = Count::take(&self.answers, self.limits.answers).ok_or(Busy::Answers)?;
+        let of_connection = of_connection.ok_or_else(|| self.met(Limit::AnswersPerConnection))?;
+        let in_total = Count::take(&self.answers, self.limits.answers);
+        let in_total = in_total.ok_or_else(|| self.met(Limit::Answers))?;
         Ok(AnswerPlace { counters: [of_connection.keep(), in_total.keep()] })
+    }
+
+    /// Waits until the connection that holds `place` may have a request answered.
+    pub(super) async fn request_turn(&self, place: &ConnectionPlace) {
+        if place.requests.take(1).await {
+            self.met(Limit::Requests);
+        }
+    }
+
+    /// Waits until the connection that holds `place` may send so many bytes.
+    pub(super) async fn bandwidth_turn(&self, place: &ConnectionPlace, bytes: u64) {
+        if place.bandwidth.take(bytes).await {
+            self.met(Limit::Bandwidth);
+        }
+    }
+
+    /// Waits until so many bytes of content may be in memory for the connection that holds `place`.
+    pub(super) async fn memory(&self, place: &ConnectionPlace, bytes: u64) -> AnswerMemory {
+        // The connection's first: what waits for it must not hold what others wait for.
+        let of_connection = place.memory.take(bytes).await;
+        AnswerMemory([of_connection, self.memory.take(bytes).await])
     }
 }
 

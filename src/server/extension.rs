@@ -1,44 +1,74 @@
 //! Answers to the requests of extensions.
 
-use super::Shared;
+use super::admission::{AnswerMemory, ConnectionPlace};
+use super::answering::{BrokenOff, Recipient, Sink};
+use super::{Limit, Shared};
 use crate::session::Refusal;
 use crate::store::{PieceSet, StoreError, Task, TaskKey};
 use crate::wire::extension::{
     Availability, Capabilities, Description, Extension, ExtensionRequest, MAX_AVAILABILITY, MAX_RANGE_LEN,
     RangeHead,
 };
-use crate::wire::{Algorithm, Digest, Download, ErrorCode, ReservedTag, Tag};
+use crate::wire::{Algorithm, Digest, Download, ErrorCode, PieceKind, ReservedTag, Tag};
 use bytes::Bytes;
 
 /// An answer: the packet, and the bytes that follow it.
 pub(super) struct Reply {
     pub(super) packet: Bytes,
     pub(super) content: Bytes,
+    /// Of the piece that the content is from.
+    pub(super) kind: PieceKind,
+    #[allow(dead_code, reason = "held for its drop")]
+    memory: Option<AnswerMemory>,
 }
 
 impl From<Bytes> for Reply {
     fn from(packet: Bytes) -> Self {
-        Self { packet, content: Bytes::new() }
+        Self { packet, content: Bytes::new(), kind: PieceKind::Piece, memory: None }
+    }
+}
+
+impl Reply {
+    /// Sends it.
+    pub(super) async fn send(&self, to: &Recipient<'_>, sink: &mut impl Sink) -> Result<(), BrokenOff> {
+        to.hand_over(self.packet.clone(), sink).await?;
+        to.hand_over(self.content.clone(), sink).await?;
+        to.sent(self.content.len() as u64);
+        Ok(())
     }
 }
 
 impl Shared {
     /// Answers the request of an extension, by the answer deadline.
-    pub(super) async fn extend(&self, id: u8, tag: ReservedTag, value: &[u8]) -> Result<Reply, Refusal> {
+    pub(super) async fn extend(
+        &self,
+        id: u8,
+        tag: ReservedTag,
+        value: &[u8],
+        place: &ConnectionPlace,
+    ) -> Result<Reply, Refusal> {
         let known = Extension::asked_by(tag).filter(|_| self.settings.extensions);
         //= VTX-EXT-002
         let extension = known.ok_or_else(|| Refusal::no_request(id, Tag::Reserved(tag)))?;
         //= VTX-EXT-014
         let request = ExtensionRequest::decode(extension, value)
             .map_err(|error| Refusal::new(id, ErrorCode::InvalidArgument, error.to_string()))?;
-        let reply = self.reply(id, request);
+        let reply = self.reply(id, request, place);
         match self.runtime.timeout(self.settings.deadlines.answer, reply).await {
             Ok(reply) => reply,
-            Err(_) => Err(Refusal::new(id, ErrorCode::Internal, "the store did not answer by its deadline")),
+            Err(_) => {
+                let met = self.admission.met(Limit::AnswerDeadline);
+                Err(Refusal::new(id, ErrorCode::Internal, met.told()))
+            }
         }
     }
 
-    async fn reply(&self, id: u8, request: ExtensionRequest) -> Result<Reply, Refusal> {
+    async fn reply(
+        &self,
+        id: u8,
+        request: ExtensionRequest,
+        place: &ConnectionPlace,
+    ) -> Result<Reply, Refusal> {
         Ok(match request {
             ExtensionRequest::Capabilities => Capabilities::all().encode(id).into(),
             ExtensionRequest::Description { kind, task_id } => {
@@ -51,7 +81,9 @@ impl Shared {
                 let held = self.store.held(key).await.map_err(|error| refusal(id, &error))?;
                 availability(&task, first, &held).encode(id).into()
             }
-            ExtensionRequest::Range { piece, start, length } => self.range(id, piece, start, length).await?,
+            ExtensionRequest::Range { piece, start, length } => {
+                self.range(id, piece, start, length, place).await?
+            }
         })
     }
 
@@ -61,7 +93,15 @@ impl Shared {
         task.ok_or_else(|| refusal(id, &StoreError::Missing(crate::store::Missing::Task)))
     }
 
-    async fn range(&self, id: u8, piece: Download, start: u32, length: u32) -> Result<Reply, Refusal> {
+    async fn range(
+        &self,
+        id: u8,
+        piece: Download,
+        start: u32,
+        length: u32,
+        place: &ConnectionPlace,
+    ) -> Result<Reply, Refusal> {
+        let kind = piece.kind;
         let piece = self.store.piece(piece).await.map_err(|error| refusal(id, &error))?;
         let piece_length = piece.span.length;
         //= VTX-EXT-021
@@ -71,10 +111,12 @@ impl Shared {
             return Err(Refusal::new(id, ErrorCode::InvalidArgument, message));
         }
         let length = length.min(piece_length.get() - start);
+        let memory = Some(self.memory(id, place, length.into()).await?);
         let content = piece.content.read(start.into(), length as usize).await;
         let content = content.map_err(|error| refusal(id, &error))?;
         let digest = Digest::of(Algorithm::Crc32, &content);
-        Ok(Reply { packet: RangeHead { start, length, piece_length, digest }.encode(id), content })
+        let packet = RangeHead { start, length, piece_length, digest }.encode(id);
+        Ok(Reply { packet, content, kind, memory })
     }
 }
 

@@ -1,9 +1,10 @@
 //! gRPC: connections of HTTP/2, a stream for each call.
 
 use super::admission::ConnectionPlace;
-use super::answering::{BrokenOff, Found, Sink};
+use super::answering::{BrokenOff, Found, Recipient, Sink};
 use super::lifecycle::Phase;
-use super::{Shared, StorageServer, tcp};
+use super::stats::count;
+use super::{Limit, Shared, StorageServer, tcp};
 use crate::grpc::{self, Code, MessageReader, PieceRequest, Status, Time};
 use crate::session::Answer;
 use crate::store::StoredPiece;
@@ -50,7 +51,10 @@ async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, peer: SocketAdd
     let connection = match select(pin!(connect), pin!(draining)).await {
         Either::Left((Ok(Ok(connection)), _)) => connection,
         Either::Left((Ok(Err(error)), _)) => return tracing::debug!(%peer, %error, "handshake failed"),
-        Either::Left((Err(_), _)) => return tracing::debug!(%peer, "handshake not complete by its deadline"),
+        Either::Left((Err(_), _)) => {
+            shared.admission.met(Limit::RequestDeadline);
+            return tracing::debug!(%peer, "handshake not complete by its deadline");
+        }
         Either::Right(_) => return,
     };
     tracing::debug!(%peer, "connected");
@@ -151,6 +155,9 @@ async fn call_task(
         }
     };
     if let Err(status) = status {
+        if status.code != Code::ResourceExhausted {
+            count(&shared.admission.counters.refused, 1);
+        }
         tracing::debug!(code = ?status.code, message = %status.message, "call refused");
         let mut response = Response::new(());
         response.headers_mut().insert(header::CONTENT_TYPE, grpc::CONTENT_TYPE);
@@ -182,20 +189,27 @@ async fn answer(
         .ok_or_else(|| Status::new(Code::Unimplemented, "this server hands out pieces and nothing else"))?;
     let read = read(kind, request.into_body());
     let download = shared.runtime.timeout(shared.settings.deadlines.request, read).await;
-    let download = download
-        .map_err(|_| Status::new(Code::DeadlineExceeded, "the request was not complete by its deadline"))??;
-    let _place = shared
-        .admission
-        .answer(place)
-        .map_err(|busy| Status::new(Code::ResourceExhausted, busy.to_string()))?;
+    let download = download.map_err(|_| {
+        Status::new(Code::DeadlineExceeded, shared.admission.met(Limit::RequestDeadline).told())
+    })??;
+    let exhausted = |limit: Limit| Status::new(Code::ResourceExhausted, limit.told());
+    let _place = shared.admit(place).await.map_err(exhausted)?;
     let stored = shared.find(download).await;
     let stored = stored.map_err(|refusal| Status::from_error(refusal.code, refusal.message))?;
+
+    let mut found = found(stored);
+    let memory = shared.memory(0, place, found.in_memory()).await;
+    let _memory = memory.map_err(|_| exhausted(Limit::Memory))?;
 
     let mut response = Response::new(());
     response.headers_mut().insert(header::CONTENT_TYPE, grpc::CONTENT_TYPE);
     let Ok(send) = respond.send_response(response, false) else { return Ok(()) };
     let mut sink = GrpcSink { shared, send };
-    let status = match found(stored).send(&mut sink).await {
+    let to = Recipient { shared, place, kind: download.kind };
+    shared.begun(download.kind);
+    let sent = found.send(&to, &mut sink).await;
+    shared.ended(download.kind, sent);
+    let status = match sent {
         Ok(()) => Status::OK,
         // A stream that is dropped before its end is reset by h2, as cancelled.
         Err(BrokenOff::Gone | BrokenOff::Late) => return Ok(()),

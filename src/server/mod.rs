@@ -10,12 +10,16 @@ mod extension;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod lifecycle;
+mod limits;
 #[cfg(feature = "quic")]
 mod quic;
 mod settings;
+mod stats;
 mod tcp;
 
-pub use settings::{ServerLimits, ServerSettings};
+pub use limits::{Limit, ServerLimits};
+pub use settings::ServerSettings;
+pub use stats::{PieceStats, ServerStats};
 
 use crate::canary::planted;
 use crate::runtime::SharedRuntime;
@@ -43,8 +47,20 @@ impl StorageServer {
     /// A server for the pieces of `store`. It serves nothing before it is given an endpoint or a listener.
     #[must_use]
     pub fn new(runtime: SharedRuntime, store: Arc<dyn PieceStore>, settings: ServerSettings) -> Self {
-        let admission = Admission::new(settings.limits);
+        let admission = Admission::new(&runtime, settings.limits);
         Self { shared: Arc::new(Shared { runtime, store, settings, admission, lifecycle: Lifecycle::new() }) }
+    }
+
+    /// What it has done, and has under way.
+    #[must_use]
+    pub fn stats(&self) -> ServerStats {
+        self.shared.admission.stats()
+    }
+
+    /// How much it takes on.
+    #[must_use]
+    pub fn limits(&self) -> &ServerLimits {
+        &self.shared.settings.limits
     }
 
     /// Stops: takes no new connections and requests, finishes the answers under way until the shutdown deadline, breaks

@@ -1,9 +1,11 @@
 //! QUIC connections: a stream for each request.
 
-use super::admission::{AnswerPlace, Busy, ConnectionPlace};
-use super::answering::{BrokenOff, Sink};
+use super::admission::{AnswerPlace, ConnectionPlace};
+use super::answering::{BrokenOff, Recipient, Sink};
+use super::extension::Reply;
 use super::lifecycle::Phase;
-use super::{Shared, StorageServer};
+use super::stats::count;
+use super::{Limit, Shared, StorageServer};
 use crate::canary::planted;
 use crate::session::{Incoming, Refusal, RequestReader};
 use crate::transport::quic::{AppCode, QuicEndpoint};
@@ -55,6 +57,7 @@ async fn accept_until_draining(shared: &Arc<Shared>, endpoint: &QuicEndpoint) {
         };
         //= VTX-SEC-003
         if shared.admission.half_open() >= shared.settings.limits.half_open && incoming.may_retry() {
+            shared.admission.met(Limit::HalfOpen);
             // It fails only for an address that is validated already, which was asked just before.
             let _ = incoming.retry();
             continue;
@@ -62,8 +65,8 @@ async fn accept_until_draining(shared: &Arc<Shared>, endpoint: &QuicEndpoint) {
         let place = match shared.admission.connection(incoming.remote_address().ip()) {
             Ok(place) => place,
             //= VTX-QUC-026
-            Err(busy) => {
-                tracing::debug!(peer = %incoming.remote_address(), %busy, "connection refused");
+            Err(limit) => {
+                tracing::debug!(peer = %incoming.remote_address(), %limit, "connection refused");
                 incoming.refuse();
                 continue;
             }
@@ -108,6 +111,7 @@ async fn serve_incoming(
         Ok((connection, complete)) => {
             let served = served(connection);
             if shared.runtime.until(by, served.accept_early(complete)).await.is_err() {
+                shared.admission.met(Limit::RequestDeadline);
                 served.connection.close(AppCode::Deadline.into(), b"");
             }
             served
@@ -115,7 +119,10 @@ async fn serve_incoming(
         Err(connecting) => match shared.runtime.until(by, connecting).await {
             Ok(Ok(connection)) => served(connection),
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "handshake failed"),
-            Err(_) => return tracing::debug!(%peer, "handshake not complete by its deadline"),
+            Err(_) => {
+                shared.admission.met(Limit::RequestDeadline);
+                return tracing::debug!(%peer, "handshake not complete by its deadline");
+            }
         },
     };
     drop(half_open);
@@ -247,6 +254,7 @@ impl Request {
     async fn serve(mut self) {
         let served = self.served.clone();
         let Shared { runtime, settings, admission, .. } = &*served.shared;
+        let shared = &served.shared;
         let mut reader = RequestReader::new();
         let read = {
             let closing = served.closing.subscribe();
@@ -258,15 +266,16 @@ impl Request {
             }
         };
         match read {
-            Ok(Read::Packet(Incoming::Request { id, download })) => match admission.answer(&served.place) {
+            Ok(Read::Packet(Incoming::Request { id, download })) => match shared.admit(&served.place).await {
                 Ok(place) => self.answer(id, download, place).await,
-                Err(busy) => self.busy(busy),
+                Err(limit) => self.busy(limit),
             },
-            Ok(Read::Packet(Incoming::Extension { id, tag, value })) => match admission.answer(&served.place)
-            {
-                Ok(place) => self.extend(id, tag, &value, place).await,
-                Err(busy) => self.busy(busy),
-            },
+            Ok(Read::Packet(Incoming::Extension { id, tag, value })) => {
+                match shared.admit(&served.place).await {
+                    Ok(place) => self.extend(id, tag, &value, place).await,
+                    Err(limit) => self.busy(limit),
+                }
+            }
             //= VTX-CLS-003
             Ok(Read::Packet(Incoming::Close)) => {
                 finish(&mut self.send);
@@ -280,6 +289,7 @@ impl Request {
                 self.refuse(&refusal).await;
             }
             Err(_) => {
+                admission.met(Limit::RequestDeadline);
                 stop(&mut self.receive, AppCode::Deadline);
                 self.refuse(&Refusal::late(reader.packet_id())).await;
             }
@@ -303,16 +313,23 @@ impl Request {
             Ok(found) => found,
             Err(refusal) => return self.refuse(&refusal).await,
         };
+        let _memory = match shared.memory(id, &self.served.place, found.in_memory()).await {
+            Ok(memory) => memory,
+            Err(refusal) => return self.refuse(&refusal).await,
+        };
+        shared.begun(download.kind);
         let sent = {
             let broken = self.served.broken.subscribe();
+            let to = Recipient { shared: &shared, place: &self.served.place, kind: download.kind };
             let mut sink = QuicSink { shared: &shared, send: &mut self.send };
-            let sent = pin!(found.send(&mut sink));
+            let sent = pin!(found.send(&to, &mut sink));
             match select(sent, pin!(broken.wait_for(|broken| *broken))).await {
                 Either::Left((sent, _)) => sent,
                 //= VTX-LIM-005
                 Either::Right(_) => Err(BrokenOff::Late),
             }
         };
+        shared.ended(download.kind, sent);
         match sent {
             Ok(()) => {
                 //= VTX-QUC-015
@@ -334,33 +351,34 @@ impl Request {
     async fn extend(mut self, id: u8, tag: ReservedTag, value: &[u8], _place: AnswerPlace) {
         stop(&mut self.receive, AppCode::NoError);
         let shared = self.served.shared.clone();
-        match shared.extend(id, tag, value).await {
-            Ok(reply) => self.send_all([reply.packet, reply.content]).await,
+        match shared.extend(id, tag, value, &self.served.clone().place).await {
+            Ok(reply) => self.send_all(reply).await,
             Err(refusal) => self.refuse(&refusal).await,
         }
     }
 
     async fn refuse(self, refusal: &Refusal) {
-        self.send_all([refusal.encode()]).await;
+        count(&self.served.shared.admission.counters.refused, 1);
+        self.send_all(refusal.encode().into()).await;
     }
 
     /// Sends an answer that is in memory, and ends the stream.
-    async fn send_all<const N: usize>(mut self, parts: [Bytes; N]) {
-        let shared = self.served.shared.clone();
-        let mut sink = QuicSink { shared: &shared, send: &mut self.send };
-        for part in parts {
-            match sink.write(part).await {
-                Ok(()) => {}
-                Err(BrokenOff::Late) => return reset(&mut self.send, AppCode::Deadline),
-                Err(_) => return,
+    async fn send_all(mut self, reply: Reply) {
+        let served = self.served.clone();
+        let to = Recipient { shared: &served.shared, place: &served.place, kind: reply.kind };
+        let mut sink = QuicSink { shared: &served.shared, send: &mut self.send };
+        match reply.send(&to, &mut sink).await {
+            Ok(()) => {
+                finish(&mut self.send);
+                self.delivered().await;
             }
+            Err(BrokenOff::Late) => reset(&mut self.send, AppCode::Deadline),
+            Err(_) => {}
         }
-        finish(&mut self.send);
-        self.delivered().await;
     }
 
-    fn busy(mut self, busy: Busy) {
-        tracing::debug!(%busy, "request refused");
+    fn busy(mut self, limit: Limit) {
+        tracing::debug!(%limit, "request refused");
         //= VTX-QUC-026
         reset(&mut self.send, AppCode::Limit);
         stop(&mut self.receive, AppCode::Limit);

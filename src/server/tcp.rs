@@ -1,9 +1,10 @@
 //! TCP connections: requests one after another.
 
-use super::admission::{Busy, ConnectionPlace};
-use super::answering::{BrokenOff, Found, Sink};
+use super::admission::ConnectionPlace;
+use super::answering::{BrokenOff, Found, Recipient, Sink};
 use super::lifecycle::Phase;
-use super::{Shared, StorageServer};
+use super::stats::count;
+use super::{Limit, Shared, StorageServer};
 use crate::runtime::{BoxFuture, Elapsed};
 use crate::session::{Incoming, Refusal, RequestReader};
 #[cfg(feature = "tls")]
@@ -83,7 +84,10 @@ async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, peer: SocketAdd
             Some(protect) => {
                 let handshake =
                     shared.runtime.timeout(shared.settings.deadlines.request, protect(stream)).await;
-                handshake.map_err(|Elapsed| io::ErrorKind::TimedOut)??
+                handshake.map_err(|Elapsed| {
+                    shared.admission.met(Limit::RequestDeadline);
+                    io::ErrorKind::TimedOut
+                })??
             }
             None => stream,
         };
@@ -94,7 +98,7 @@ async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, peer: SocketAdd
                 connection.serve(&place).await
             }
             //= VTX-TCP-014
-            Err(busy) => connection.last_words(&limit(0, busy)).await,
+            Err(met) => connection.last_words(&limit(0, met)).await,
         }
     };
     let aborted = shared.lifecycle.reached(Phase::Aborted);
@@ -130,16 +134,14 @@ impl Connection {
             //= VTX-TCP-002
             //= VTX-TCP-005
             match self.next(&mut reader).await? {
-                Next::Packet(Incoming::Request { id, download }) => {
-                    match self.shared.admission.answer(place) {
-                        Ok(_place) => self.answer(id, download).await?,
-                        Err(busy) => return self.last_words(&limit(id, busy)).await,
-                    }
-                }
+                Next::Packet(Incoming::Request { id, download }) => match self.shared.admit(place).await {
+                    Ok(_place) => self.answer(id, download, place).await?,
+                    Err(met) => return self.last_words(&limit(id, met)).await,
+                },
                 Next::Packet(Incoming::Extension { id, tag, value }) => {
-                    match self.shared.admission.answer(place) {
-                        Ok(_place) => self.extend(id, tag, &value).await?,
-                        Err(busy) => return self.last_words(&limit(id, busy)).await,
+                    match self.shared.admit(place).await {
+                        Ok(_place) => self.extend(id, tag, &value, place).await?,
+                        Err(met) => return self.last_words(&limit(id, met)).await,
                     }
                 }
                 //= VTX-TCP-007
@@ -201,6 +203,7 @@ impl Connection {
                     return Ok(Next::End);
                 }
                 Either::Left((Err(Elapsed), _)) => {
+                    shared.admission.met(Limit::RequestDeadline);
                     return Ok(Next::Refuse(Refusal::late(reader.packet_id())));
                 }
                 Either::Right(_) => return Ok(Next::Draining),
@@ -208,41 +211,51 @@ impl Connection {
         }
     }
 
-    async fn answer(&mut self, id: u8, download: Download) -> io::Result<()> {
+    async fn answer(&mut self, id: u8, download: Download, place: &ConnectionPlace) -> io::Result<()> {
         let shared = self.shared.clone();
-        match shared.look_up(id, download).await {
-            Ok(mut found) => match self.send(&mut found).await {
-                Ok(()) => Ok(()),
-                //= VTX-TCP-010
-                Err(broken_off) => {
-                    if broken_off == BrokenOff::Corrupt {
-                        shared.quarantine(download).await;
-                    }
-                    Err(broken_off.into())
-                }
-            },
-            Err(refusal) => self.refuse(&refusal).await,
-        }
-    }
-
-    async fn extend(&mut self, id: u8, tag: ReservedTag, value: &[u8]) -> io::Result<()> {
-        match self.shared.clone().extend(id, tag, value).await {
-            Ok(reply) => {
-                self.write(reply.packet).await?;
-                self.write(reply.content).await
-            }
-            Err(refusal) => self.refuse(&refusal).await,
-        }
-    }
-
-    async fn send(&mut self, found: &mut Found) -> Result<(), BrokenOff> {
+        let mut found = match shared.look_up(id, download).await {
+            Ok(found) => found,
+            Err(refusal) => return self.refuse(&refusal).await,
+        };
+        let to = Recipient { shared: &shared, place, kind: download.kind };
         #[cfg(feature = "sendfile")]
         if let Some((file, begin)) = found.content.file()
             && self.stream.socket().is_some()
         {
-            return self.send_file(found, file, begin).await;
+            shared.begun(download.kind);
+            let sent = self.send_file(&mut found, &to, file, begin).await;
+            shared.ended(download.kind, sent);
+            return Ok(sent?);
         }
-        found.send(&mut TcpSink { shared: &self.shared, stream: &mut self.stream }).await
+        let _memory = match shared.memory(id, place, found.in_memory()).await {
+            Ok(memory) => memory,
+            Err(refusal) => return self.refuse(&refusal).await,
+        };
+        shared.begun(download.kind);
+        let sent = found.send(&to, &mut TcpSink { shared: &shared, stream: &mut self.stream }).await;
+        shared.ended(download.kind, sent);
+        //= VTX-TCP-010
+        if sent == Err(BrokenOff::Corrupt) {
+            shared.quarantine(download).await;
+        }
+        Ok(sent?)
+    }
+
+    async fn extend(
+        &mut self,
+        id: u8,
+        tag: ReservedTag,
+        value: &[u8],
+        place: &ConnectionPlace,
+    ) -> io::Result<()> {
+        let shared = self.shared.clone();
+        match shared.extend(id, tag, value, place).await {
+            Ok(reply) => {
+                let to = Recipient { shared: &shared, place, kind: reply.kind };
+                Ok(reply.send(&to, &mut TcpSink { shared: &shared, stream: &mut self.stream }).await?)
+            }
+            Err(refusal) => self.refuse(&refusal).await,
+        }
     }
 
     /// Sends an answer whose content goes from the file, where it begins at `begin`, to the socket within the kernel. Its
@@ -251,6 +264,7 @@ impl Connection {
     async fn send_file(
         &mut self,
         found: &mut Found,
+        to: &Recipient<'_>,
         file: Arc<std::fs::File>,
         begin: u64,
     ) -> Result<(), BrokenOff> {
@@ -264,18 +278,26 @@ impl Connection {
                     let mut send = FileSend::new(file.clone(), begin + u64::from(offset), length.into())
                         .map_err(|_| BrokenOff::Store)?;
                     while send.remaining() > 0 {
-                        let step = send.step(socket);
-                        let sent =
-                            self.shared.runtime.timeout(self.shared.settings.deadlines.progress, step).await;
-                        let count = match sent {
-                            Ok(Ok(count)) => count,
-                            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                                return Err(BrokenOff::Corrupt);
-                            }
-                            Ok(Err(_)) => return Err(BrokenOff::Gone),
-                            Err(Elapsed) => return Err(BrokenOff::Late),
-                        };
-                        found.answer.passed(count).map_err(|_| BrokenOff::Corrupt)?;
+                        let part = send.remaining().min(FileSend::CHUNK);
+                        let time = to.turn(part).await;
+                        let by = self.shared.runtime.now() + time;
+                        let end = send.remaining() - part;
+                        while send.remaining() > end {
+                            let left = send.remaining() - end;
+                            let runtime = &self.shared.runtime;
+                            let progress = runtime.now() + self.shared.settings.deadlines.progress;
+                            let sent = runtime.until(by.min(progress), send.step(socket, left)).await;
+                            let count = match sent {
+                                Ok(Ok(count)) => count,
+                                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                                    return Err(BrokenOff::Corrupt);
+                                }
+                                Ok(Err(_)) => return Err(BrokenOff::Gone),
+                                Err(Elapsed) => return Err(BrokenOff::Late),
+                            };
+                            found.answer.passed(count).map_err(|_| BrokenOff::Corrupt)?;
+                            to.sent(count);
+                        }
                     }
                 }
                 AnswerStep::Done => return Ok(()),
@@ -284,6 +306,7 @@ impl Connection {
     }
 
     async fn refuse(&mut self, refusal: &Refusal) -> io::Result<()> {
+        count(&self.shared.admission.counters.refused, 1);
         self.write(refusal.encode()).await
     }
 
@@ -336,9 +359,9 @@ impl Sink for TcpSink<'_> {
     }
 }
 
-fn limit(id: u8, busy: Busy) -> Refusal {
-    tracing::debug!(%busy, "refused");
-    Refusal { ends: true, ..Refusal::new(id, ErrorCode::Internal, busy.to_string()) }
+fn limit(id: u8, limit: Limit) -> Refusal {
+    tracing::debug!(%limit, "refused");
+    Refusal { ends: true, ..Refusal::new(id, ErrorCode::Internal, limit.told()) }
 }
 
 impl From<BrokenOff> for io::Error {

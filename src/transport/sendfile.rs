@@ -10,10 +10,6 @@ use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// Bytes of one system call at most: a socket that takes everything must not keep the thread from other tasks, and
-/// progress deadlines need progress to be seen. A megabyte takes the kernel some 100 µs to copy.
-const CHUNK: u64 = 1 << 20;
-
 /// Bytes that the kernel is asked to have in memory ahead of what is sent.
 const READ_AHEAD: u64 = 8 << 20;
 
@@ -31,6 +27,10 @@ pub struct FileSend {
 }
 
 impl FileSend {
+    /// Bytes of one system call at most: a socket that takes everything must not keep the thread from other tasks, and
+    /// progress deadlines need progress to be seen. A megabyte takes the kernel some 100 µs to copy.
+    pub const CHUNK: u64 = 1 << 20;
+
     /// `length` bytes of `file` from `offset` on. The file's own position is neither used nor moved, so that many can send
     /// the same file at a time.
     ///
@@ -51,20 +51,21 @@ impl FileSend {
         self.end - self.offset
     }
 
-    /// Waits until `stream` takes bytes, and sends what it takes at once; how many that were. 0: everything is sent.
+    /// Waits until `stream` takes bytes, and sends what it takes at once, at most `limit`; how many that were. 0:
+    /// everything is sent.
     ///
     /// A future that is dropped has sent nothing, or what [`remaining`](Self::remaining) says.
     ///
     /// # Errors
     /// The stream's and the file's; [`io::ErrorKind::UnexpectedEof`] where the file ends before the range does.
-    pub async fn step(&mut self, stream: &TcpStream) -> io::Result<u64> {
+    pub async fn step(&mut self, stream: &TcpStream, limit: u64) -> io::Result<u64> {
         if self.remaining() == 0 {
             return Ok(0);
         }
         // A socket that is always ready would never let other tasks run.
         tokio::task::coop::consume_budget().await;
         self.read_ahead();
-        let count = usize::try_from(self.remaining().min(CHUNK)).unwrap_or(usize::MAX);
+        let count = usize::try_from(self.remaining().min(limit).min(Self::CHUNK)).unwrap_or(usize::MAX);
         let sent = loop {
             stream.writable().await?;
             let mut offset = self.offset;
@@ -105,6 +106,6 @@ impl FileSend {
 /// As of [`FileSend`].
 pub async fn send_file(stream: &TcpStream, file: Arc<File>, offset: u64, length: u64) -> io::Result<u64> {
     let mut sending = FileSend::new(file, offset, length)?;
-    while sending.step(stream).await? != 0 {}
+    while sending.step(stream, length).await? != 0 {}
     Ok(length)
 }

@@ -41,6 +41,8 @@ mod limits;
 mod pcap;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod peers;
+#[cfg(feature = "tokio-runtime")]
+mod rates;
 mod session;
 mod spec;
 #[cfg(feature = "peer")]

@@ -107,7 +107,7 @@ async fn progress_is_seen_step_by_step() {
     };
     let stepping = async {
         loop {
-            let sent = sending.step(sender.socket().unwrap()).await.unwrap();
+            let sent = sending.step(sender.socket().unwrap(), u64::MAX).await.unwrap();
             if sent == 0 {
                 break;
             }

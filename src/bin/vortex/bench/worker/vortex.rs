@@ -64,6 +64,8 @@ pub(super) async fn storage(job: &Job) -> Result<StorageServer> {
         answers_per_connection: 1 << 20,
         half_open: 1 << 20,
         answers: 1 << 20,
+        memory_per_connection: 1 << 30,
+        ..ServerLimits::default()
     };
     let settings = ServerSettings {
         // The connections that a measurement keeps idle have to stay.
