@@ -9,6 +9,8 @@ pub mod conformance;
 mod grpc;
 #[cfg(feature = "pcap")]
 pub mod pcap;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod session;
 pub mod wire;
 

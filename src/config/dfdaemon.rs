@@ -56,10 +56,15 @@ fn read_config(root: &mut Section<'_>, config: &mut Config) {
 
 fn read_storage(storage: &mut Section<'_>, into: &mut Storage, protocol: &mut Option<Protocol>) {
     storage.read("dir", &mut into.dir);
-    storage.read("keep", &mut into.keep);
-    storage.read("writeBufferSize", &mut into.write_buffer_size);
-    storage.read("readBufferSize", &mut into.read_buffer_size);
-    storage.elsewhere(&["cacheCapacity", "writePieceTimeout", "writebackMode"]);
+    into.keep = storage.optional("keep");
+    // The sizes of this store's buffers were measured; they are not settings.
+    storage.elsewhere(&[
+        "cacheCapacity",
+        "readBufferSize",
+        "writeBufferSize",
+        "writePieceTimeout",
+        "writebackMode",
+    ]);
     storage.section("server", |server| {
         *protocol = server.optional("protocol");
         read_storage_server(server, &mut into.server);
@@ -69,7 +74,7 @@ fn read_storage(storage: &mut Section<'_>, into: &mut Storage, protocol: &mut Op
 fn read_storage_server(server: &mut Section<'_>, into: &mut StorageServer) {
     server.read("ip", &mut into.ip);
     server.read("tcpPort", &mut into.tcp_port);
-    server.read("tcpFastopen", &mut into.tcp_fastopen);
+    server.elsewhere(&["tcpFastopen"]);
     let deployed: Option<u16> = server.optional("quicPort");
     let mut proposed = None;
     server.section("quic", |quic| {
@@ -116,7 +121,8 @@ fn read_upload(upload: &mut Section<'_>, into: &mut Upload) {
     upload.section("server", |server| {
         read_endpoint(server, &mut into.server);
         into.server_tls = read_tls(server);
-        server.elsewhere(&["requestBufferSize", "requestRateLimit"]);
+        server.read("requestRateLimit", &mut into.request_rate_limit);
+        server.elsewhere(&["requestBufferSize"]);
     });
     upload.section("client", |client| into.client_tls = read_tls(client));
     upload.elsewhere(&["disableShared"]);

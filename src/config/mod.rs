@@ -51,12 +51,9 @@ pub struct Storage {
     pub server: StorageServer,
     /// `storage.dir`: where pieces and their index are kept.
     pub dir: PathBuf,
-    /// `storage.keep`: whether they outlive the process.
-    pub keep: bool,
-    /// `storage.writeBufferSize`: bytes handed to the disk at a time.
-    pub write_buffer_size: ByteSize,
-    /// `storage.readBufferSize`: bytes read from the disk at a time.
-    pub read_buffer_size: ByteSize,
+    /// `storage.keep`: whether they outlive the process. A deployed daemon takes a key that is not there for false; here
+    /// pieces go only where the file says so.
+    pub keep: Option<bool>,
 }
 
 /// `storage.server`.
@@ -67,8 +64,6 @@ pub struct StorageServer {
     pub ip: IpAddr,
     /// `storage.server.tcpPort`.
     pub tcp_port: u16,
-    /// `storage.server.tcpFastopen`.
-    pub tcp_fastopen: bool,
     /// `storage.server.quicPort` and `storage.server.quic`.
     pub quic: QuicServer,
 }
@@ -106,6 +101,8 @@ pub struct Upload {
     pub bandwidth_limit: ByteSize,
     /// `upload.server.{ip, port}`: the gRPC listener.
     pub server: Endpoint<4000>,
+    /// `upload.server.requestRateLimit`, requests a second.
+    pub request_rate_limit: NonZeroU32,
     /// `upload.server.{caCert, cert, key}`: how this peer proves itself to those who fetch from it, and whom it lets in.
     pub server_tls: Option<TlsFiles>,
     /// `upload.client.{caCert, cert, key}`: how this peer proves itself to those it fetches from, and whom it believes.
@@ -192,9 +189,7 @@ impl Default for Storage {
         Self {
             server: StorageServer::default(),
             dir: "/var/lib/dragonfly".into(),
-            keep: false,
-            write_buffer_size: ByteSize::mib(2),
-            read_buffer_size: ByteSize::mib(2),
+            keep: None,
         }
     }
 }
@@ -215,7 +210,6 @@ impl Default for StorageServer {
         Self {
             ip: Ipv4Addr::UNSPECIFIED.into(),
             tcp_port: 4005,
-            tcp_fastopen: false,
             quic: QuicServer::default(),
         }
     }
@@ -248,6 +242,7 @@ impl Default for Upload {
         Self {
             bandwidth_limit: ByteSize::gb(50),
             server: Endpoint::default(),
+            request_rate_limit: NonZeroU32::MIN.saturating_add(3999),
             server_tls: None,
             client_tls: None,
         }

@@ -155,9 +155,7 @@ async fn call_task(
         }
     };
     if let Err(status) = status {
-        if status.code != Code::ResourceExhausted {
-            count(&shared.admission.counters.refused, 1);
-        }
+        count(&shared.admission.counters.refused, 1);
         tracing::debug!(code = ?status.code, message = %status.message, "call refused");
         let mut response = Response::new(());
         response.headers_mut().insert(header::CONTENT_TYPE, grpc::CONTENT_TYPE);

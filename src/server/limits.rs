@@ -1,5 +1,6 @@
 //! Every limit of a server in one place: its setting, its reason, and what whoever meets it is told.
 
+use super::ServerSettings;
 use std::num::NonZeroU64;
 
 /// How much a server takes on. Whoever is above waits for a turn or is refused, and told so ([`Limit`]).
@@ -127,5 +128,24 @@ impl Limit {
             Self::RequestDeadline => "the request was not complete by its deadline",
             Self::AnswerDeadline => "the store did not answer by its deadline",
         }
+    }
+
+    /// What it is set to: connections, answers, bytes, bytes or requests a second, seconds. None: there is no such limit.
+    #[must_use]
+    pub fn value(self, settings: &ServerSettings) -> Option<u64> {
+        let ServerSettings { deadlines, limits, .. } = settings;
+        Some(match self {
+            Self::Connections => limits.connections as u64,
+            Self::ConnectionsPerAddress => limits.connections_per_address as u64,
+            Self::HalfOpen => limits.half_open as u64,
+            Self::AnswersPerConnection => limits.answers_per_connection as u64,
+            Self::Answers => limits.answers as u64,
+            Self::Memory => limits.memory,
+            Self::Bandwidth => limits.bandwidth?.get(),
+            Self::Requests => limits.requests?.get(),
+            Self::LeastRate => limits.least_rate.get(),
+            Self::RequestDeadline => deadlines.request.as_secs(),
+            Self::AnswerDeadline => deadlines.answer.as_secs(),
+        })
     }
 }

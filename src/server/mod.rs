@@ -57,10 +57,10 @@ impl StorageServer {
         self.shared.admission.stats()
     }
 
-    /// How much it takes on.
+    /// What it was told.
     #[must_use]
-    pub fn limits(&self) -> &ServerLimits {
-        &self.shared.settings.limits
+    pub fn settings(&self) -> &ServerSettings {
+        &self.shared.settings
     }
 
     /// Stops: takes no new connections and requests, finishes the answers under way until the shutdown deadline, breaks

@@ -22,7 +22,7 @@ pub struct ServerStats {
     pub pieces: BTreeMap<PieceKind, PieceStats>,
     /// How often each limit made somebody wait or was a refusal.
     pub limits: BTreeMap<Limit, u64>,
-    /// Requests that were answered with an Error packet, or a status of gRPC, for another reason than a limit.
+    /// Error packets, and statuses of gRPC other than OK, that were sent.
     pub refused: u64,
 }
 

@@ -4,42 +4,46 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-fn vortex() -> Command {
+pub(crate) fn vortex() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vortex"));
     command.env_remove("RUST_LOG").stdin(Stdio::null());
     command
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     vortex().args(arguments).output().unwrap()
 }
 
 /// The last line of stdout, which is one JSON object.
-fn last_object(output: &Output) -> serde_json::Value {
+pub(crate) fn last_object(output: &Output) -> serde_json::Value {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     let last = text.lines().last().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
     serde_json::from_str(last).unwrap()
 }
 
 /// What a server listens for.
-const PROTOCOLS: &[&str] = if cfg!(feature = "grpc") { &["quic", "tcp", "grpc"] } else { &["quic", "tcp"] };
+pub(crate) const PROTOCOLS: &[&str] = if cfg!(feature = "grpc") { &["quic", "tcp", "grpc"] } else { &["quic", "tcp"] };
 
 /// `vortex serve`, ended when dropped.
 pub(crate) struct Serving {
     child: Child,
-    ready: serde_json::Value,
+    pub(crate) ready: serde_json::Value,
 }
 
 impl Serving {
     pub(crate) fn new(arguments: &[&str]) -> Self {
-        let mut child = vortex()
+        let mut command = vortex();
+        command
             .arg("serve")
             .args(PROTOCOLS.iter().flat_map(|protocol| [format!("--{protocol}"), "127.0.0.1:0".to_owned()]))
             .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::null());
+        Self::start(command)
+    }
+
+    /// Starts `command`, and waits until it is ready.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let ready = line.strip_prefix("READY ").unwrap_or_else(|| panic!("{line}"));
@@ -67,6 +71,21 @@ impl Serving {
         self.child.wait().unwrap()
     }
 
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// What it logs, where that was piped.
+    pub(crate) fn stderr(&mut self) -> std::process::ChildStderr {
+        self.child.stderr.take().unwrap()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
     pub(crate) fn peer(&self, protocol: &str) -> String {
         format!("{protocol}://{}", self.text(protocol))
     }
@@ -79,7 +98,7 @@ impl Drop for Serving {
     }
 }
 
-fn file(directory: &Path, name: &str, length: usize) -> String {
+pub(crate) fn file(directory: &Path, name: &str, length: usize) -> String {
     let path = directory.join(name);
     std::fs::write(&path, (0..length).map(|at| (at * 7 + at / 253) as u8).collect::<Vec<_>>()).unwrap();
     path.to_str().unwrap().to_owned()

@@ -54,12 +54,9 @@ fn every_key_sets_what_it_names() {
     type Expect = fn(&mut Config);
     let cases: &[(&str, Expect)] = &[
         ("storage: {dir: /data}", |c| c.storage.dir = "/data".into()),
-        ("storage: {keep: true}", |c| c.storage.keep = true),
-        ("storage: {writeBufferSize: 65536}", |c| c.storage.write_buffer_size = ByteSize(65536)),
-        ("storage: {readBufferSize: 64KiB}", |c| c.storage.read_buffer_size = ByteSize(65536)),
+        ("storage: {keep: true}", |c| c.storage.keep = Some(true)),
         ("storage: {server: {ip: 127.0.0.1}}", |c| c.storage.server.ip = Ipv4Addr::LOCALHOST.into()),
         ("storage: {server: {tcpPort: 1}}", |c| c.storage.server.tcp_port = 1),
-        ("storage: {server: {tcpFastopen: true}}", |c| c.storage.server.tcp_fastopen = true),
         ("storage: {server: {quicPort: 2}}", |c| c.storage.server.quic.port = 2),
         ("storage: {server: {quic: {port: 2}}}", |c| c.storage.server.quic.port = 2),
         ("storage: {server: {quic: {buffer_size: 1MiB}}}", |c| {
@@ -83,6 +80,9 @@ fn every_key_sets_what_it_names() {
         ("upload: {rateLimit: 1GB}", |c| c.upload.bandwidth_limit = ByteSize::gb(1)),
         ("upload: {server: {ip: '::1', port: 3}}", |c| {
             c.upload.server = Endpoint { ip: Ipv6Addr::LOCALHOST.into(), port: 3 };
+        }),
+        ("upload: {server: {requestRateLimit: 5}}", |c| {
+            c.upload.request_rate_limit = NonZeroU32::new(5).unwrap();
         }),
         ("upload: {server: {caCert: a, cert: b, key: c}}", |c| {
             c.upload.server_tls = Some(tls("a", "b", "c"))
@@ -136,7 +136,6 @@ fn a_wrong_value_is_named_with_what_was_expected() {
             "storage:
   keep: 2
   dir: ''
-  writeBufferSize: 0
   server:
     ip: localhost
     tcpPort: 65536

@@ -38,6 +38,8 @@ mod kill;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod limits;
 #[cfg(feature = "cli")]
+mod operations;
+#[cfg(feature = "cli")]
 mod pcap;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod peers;

@@ -5,8 +5,8 @@ use crate::exit::{Exit, Failure};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::io::Write as _;
-use std::path::PathBuf;
-use vortex_p2p::config::{self, Problem, ProblemKind};
+use std::path::{Path, PathBuf};
+use vortex_p2p::config::{self, Config, Problem, ProblemKind};
 
 /// Look after a dfdaemon.yaml
 #[derive(Debug, Args)]
@@ -75,4 +75,17 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<Exit, Failur
             Err(Failure::new(Exit::Usage, format!("{count} problem{}", if count == 1 { "" } else { "s" })))
         }
     }
+}
+
+/// The settings of the file at `path`, or the defaults without one. What is wrong with them is told.
+pub(crate) fn load(path: Option<&Path>) -> Result<Config, Failure> {
+    let Some(path) = path else { return Ok(Config::default()) };
+    let checked = Config::load(path).map_err(|error| {
+        Failure::new(Exit::Usage, error.to_string())
+            .hint("`vortex config check` names everything that is wrong with it")
+    })?;
+    for problem in &checked.problems {
+        tracing::warn!("{}:{problem}", path.display());
+    }
+    Ok(checked.config)
 }

@@ -91,6 +91,11 @@ impl Failure {
         Self { exit, message: message.into(), hint: None }
     }
 
+    /// What is told.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The operating system failed on a file.
     pub(crate) fn file(path: &Path, error: &io::Error) -> Self {
         let exit = if error.kind() == io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Disk };

@@ -13,6 +13,7 @@ mod get;
 mod import;
 mod progress;
 mod serve;
+mod service;
 mod share;
 mod world;
 

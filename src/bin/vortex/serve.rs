@@ -5,15 +5,16 @@ use crate::collect;
 use crate::exit::{Exit, Failure};
 use crate::files::{self, Readers};
 use crate::import::{self, CutArguments};
+use crate::service::{self, Signals};
 use crate::world::{IdentityArguments, World, block_on};
 use clap::Args;
 use serde::Serialize;
 use std::fs;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use vortex_p2p::config::{self, Config};
 use vortex_p2p::downloader::{Peer, Protocol};
 use vortex_p2p::server::{ServerLimits, ServerSettings, StorageServer};
@@ -45,6 +46,10 @@ pub(crate) struct Arguments {
     #[cfg(feature = "grpc")]
     #[arg(long, value_name = "ADDR", env = "VORTEX_GRPC")]
     grpc: Option<SocketAddr>,
+    /// Address and port for /metrics (Prometheus) and /healthy, served only where this or --config asks for it
+    #[cfg(feature = "metrics")]
+    #[arg(long, value_name = "ADDR", env = "VORTEX_METRICS")]
+    metrics: Option<SocketAddr>,
     /// Address that tickets name, where it is not the one that is listened on
     #[arg(long, value_name = "IP", env = "VORTEX_ADVERTISE")]
     advertise: Option<IpAddr>,
@@ -67,6 +72,8 @@ struct Ready {
     #[serde(skip_serializing_if = "Option::is_none")]
     grpc: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ticket: Option<String>,
 }
 
@@ -81,12 +88,12 @@ struct ReadyTask {
 }
 
 pub(crate) fn run(arguments: &Arguments, _output: &Output) -> Result<Exit, Failure> {
-    let config = settings(arguments)?;
+    let config = crate::config::load(arguments.config.as_deref())?;
     arguments.identity.warn();
     block_on(async {
         let world = World::new();
         let (store, tasks) = open(&world, arguments, &config).await?;
-        let (tls, tickets) = identity(&world, arguments, &config)?;
+        let Own { files, shown, tls, pinned } = identity(&world, arguments, &config)?;
         // Only where a daemon's settings say so: what a person imports stays until that person removes it.
         if arguments.config.is_some() {
             let dir = arguments.dir.clone().unwrap_or_else(|| config.storage.dir.clone());
@@ -110,9 +117,19 @@ pub(crate) fn run(arguments: &Arguments, _output: &Output) -> Result<Exit, Failu
         #[cfg(not(feature = "grpc"))]
         let grpc = None;
 
+        #[cfg(feature = "metrics")]
+        let figures = Arc::new(service::Figures { server: server.clone(), draining: false.into() });
+        #[cfg(feature = "metrics")]
+        let metrics = match metrics_address(arguments, &config) {
+            Some(bind) => Some(service::serve_metrics(&world, bind, figures.clone()).await?),
+            None => None,
+        };
+        #[cfg(not(feature = "metrics"))]
+        let metrics = None;
+
         let peers = peers(arguments, quic, tcp, grpc);
         let ticket = |task: &Task| {
-            let fingerprint = tickets.as_ref()?.current().fingerprint()?;
+            let fingerprint = pinned.then(|| shown.current().fingerprint())??;
             Some(Ticket { task: task.key, fingerprint, peers: peers.clone() }.to_string())
         };
         let listed: Vec<ReadyTask> = tasks
@@ -133,16 +150,19 @@ pub(crate) fn run(arguments: &Arguments, _output: &Output) -> Result<Exit, Failu
             quic,
             tcp,
             grpc,
+            metrics,
             ticket: first.and_then(ticket),
         };
         // Whoever reads the line may stop the server at once.
-        let stop = StopSignals::listen()?;
+        let signals = Signals::listen()?;
         let mut out = std::io::stdout();
         writeln!(out, "READY {}", serde_json::to_string(&ready).unwrap_or_default())?;
         out.flush()?;
         explain(&ready);
 
-        stop.recv().await;
+        signals.until_stop(|| service::reload(&world.crypto, &files, &shown)).await;
+        #[cfg(feature = "metrics")]
+        figures.draining.store(true, std::sync::atomic::Ordering::Release);
         tracing::info!("shutting down: answers under way are finished");
         server.shutdown().await;
         Ok(Exit::Done)
@@ -178,6 +198,13 @@ pub(crate) async fn listen(
     Ok((quic, tcp))
 }
 
+/// Where the figures are shown: where the command line says, or else the configuration that was given.
+#[cfg(feature = "metrics")]
+fn metrics_address(arguments: &Arguments, config: &Config) -> Option<SocketAddr> {
+    let server = &config.metrics;
+    arguments.metrics.or(arguments.config.is_some().then_some(SocketAddr::new(server.ip, server.port)))
+}
+
 /// Where gRPC is served: where the command line says, or else the configuration that was given.
 #[cfg(feature = "grpc")]
 fn grpc_address(arguments: &Arguments, config: &Config) -> Option<SocketAddr> {
@@ -208,16 +235,6 @@ fn explain(ready: &Ready) {
     }
 }
 
-/// The settings of the file, or the defaults. What is wrong with them is told.
-fn settings(arguments: &Arguments) -> Result<Config, Failure> {
-    let Some(path) = &arguments.config else { return Ok(Config::default()) };
-    let checked = Config::load(path).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    for problem in &checked.problems {
-        tracing::warn!("{}:{problem}", path.display());
-    }
-    Ok(checked.config)
-}
-
 /// The store that is served, and what it holds.
 async fn open(
     world: &World,
@@ -230,6 +247,11 @@ async fn open(
         return Err(Failure::new(Exit::Usage, "nothing to serve").hint("name a FILE, or a store with --dir"));
     };
     let store = import::open(world, &dir).await?;
+    if config.storage.keep == Some(false) && arguments.dir.is_none() {
+        for task in store.tasks().await? {
+            store.delete(task.key).await?;
+        }
+    }
     let mut tasks = Vec::new();
     for file in &arguments.files {
         tasks.push(import::import(&store, file, arguments.cut.options()).await?);
@@ -242,12 +264,17 @@ async fn open(
     Ok((Arc::new(store), tasks))
 }
 
-/// Who the server is, and whether its tickets pin that.
-fn identity(
-    world: &World,
-    arguments: &Arguments,
-    config: &Config,
-) -> Result<(ServerTls, Option<ServerIdentity>), Failure> {
+/// Who the server is.
+struct Own {
+    /// Where that is read from.
+    files: IdentityArguments,
+    shown: ServerIdentity,
+    tls: ServerTls,
+    /// Whether its tickets pin it.
+    pinned: bool,
+}
+
+fn identity(world: &World, arguments: &Arguments, config: &Config) -> Result<Own, Failure> {
     let mut given = arguments.identity.clone();
     if let Some(files) = &config.upload.server_tls
         && given.cert.is_none()
@@ -263,10 +290,10 @@ fn identity(
         None if pinned => kept_identity(world, arguments.dir.as_deref())?,
         None => self_signed(world)?,
     };
-    let identity = ServerIdentity::new(identity);
-    let tls = ServerTls::new(&world.crypto, &identity, &given.admission()?)
+    let shown = ServerIdentity::new(identity);
+    let tls = ServerTls::new(&world.crypto, &shown, &given.admission()?)
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    Ok((tls, pinned.then_some(identity)))
+    Ok(Own { files: given, shown, tls, pinned })
 }
 
 fn self_signed(world: &World) -> Result<Identity, Failure> {
@@ -290,11 +317,13 @@ fn kept_identity(world: &World, dir: Option<&Path>) -> Result<Identity, Failure>
     Ok(identity)
 }
 
-fn server_settings(config: &Config) -> ServerSettings {
+pub(crate) fn server_settings(config: &Config) -> ServerSettings {
     let connections = config.storage.server.quic.max_connections.get();
     ServerSettings {
         limits: ServerLimits {
             connections: usize::try_from(connections).unwrap_or(usize::MAX),
+            bandwidth: NonZeroU64::new(config.upload.bandwidth_limit.0),
+            requests: Some(config.upload.request_rate_limit.into()),
             ..ServerLimits::default()
         },
         ..ServerSettings::default()
@@ -304,9 +333,12 @@ fn server_settings(config: &Config) -> ServerSettings {
 /// The settings of the configuration, and the largest datagrams where the address says that the path carries them.
 pub(crate) fn quic_settings(config: &Config, bind: SocketAddr) -> QuicSettings {
     let quic = &config.storage.server.quic;
+    let buffer = u32::try_from(quic.buffer_size.0).unwrap_or(u32::MAX);
     QuicSettings {
         idle_timeout: quic.idle_timeout,
-        stream_window: u32::try_from(quic.buffer_size.0).unwrap_or(u32::MAX),
+        stream_window: buffer,
+        connection_window: QuicSettings::default().connection_window.max(buffer),
+        send_window: buffer,
         largest_datagram: if bind.ip().is_loopback() { DatagramSize::JUMBO } else { DatagramSize::ETHERNET },
         ..QuicSettings::default()
     }
@@ -342,18 +374,31 @@ fn listen_failed(what: &str, bind: SocketAddr, error: &std::io::Error) -> Failur
         .hint("choose another address or port; port 0 takes a free one")
 }
 
-/// SIGTERM and SIGINT, heard from now on.
-pub(crate) struct StopSignals(Signal, Signal);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use vortex_p2p::config::ByteSize;
 
-impl StopSignals {
-    pub(crate) fn listen() -> Result<Self, Failure> {
-        let heard =
-            signal(SignalKind::terminate()).and_then(|term| Ok(Self(term, signal(SignalKind::interrupt())?)));
-        heard.map_err(|error| Failure::new(Exit::Other, format!("no signals: {error}")))
+    fn config(text: &str) -> Config {
+        let checked = config::check(text);
+        assert_eq!(checked.problems, []);
+        checked.config
     }
 
-    /// Waits for the first of them.
-    pub(crate) async fn recv(mut self) {
-        futures_util::future::select(std::pin::pin!(self.0.recv()), std::pin::pin!(self.1.recv())).await;
+    /// What the process can't show within the time of a test: that each key reaches the setting that does it.
+    #[test]
+    fn the_keys_of_the_server_reach_its_settings() {
+        let config = config(
+            "storage: {server: {quic: {buffer_size: 4194304, idle_timeout: 300s, max_connections: 7}}}\n\
+             upload: {bandwidthLimit: 20GB, server: {requestRateLimit: 9}}",
+        );
+        let quic = quic_settings(&config, SocketAddr::from(([192, 0, 2, 1], 4006)));
+        assert_eq!(quic.idle_timeout, Duration::from_secs(300));
+        assert_eq!((quic.stream_window, quic.send_window), (4 << 20, 4 << 20));
+        let limits = server_settings(&config).limits;
+        assert_eq!(limits.connections, 7);
+        assert_eq!(limits.bandwidth.map(NonZeroU64::get), Some(ByteSize::gb(20).0));
+        assert_eq!(limits.requests.map(NonZeroU64::get), Some(9));
     }
 }

@@ -1,0 +1,125 @@
+//! `serve` as a service: signals, what systemd is told, certificates that are read again, figures for Prometheus.
+
+use crate::exit::{Exit, Failure};
+use crate::world::IdentityArguments;
+use sd_notify::NotifyState;
+use std::pin::pin;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use vortex_p2p::transport::tls::{Crypto, ServerIdentity};
+
+/// SIGTERM, SIGINT and SIGHUP, heard from now on.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+enum Heard {
+    Stop,
+    Reload,
+}
+
+impl Signals {
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        let heard = |kind| {
+            signal(kind).map_err(|error| Failure::new(Exit::Other, format!("no signals: {error}")))
+        };
+        Ok(Self {
+            terminate: heard(SignalKind::terminate())?,
+            interrupt: heard(SignalKind::interrupt())?,
+            hang_up: heard(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Heard {
+        use futures_util::future::{Either, select};
+        let (terminate, interrupt) = (pin!(self.terminate.recv()), pin!(self.interrupt.recv()));
+        match select(select(terminate, interrupt), pin!(self.hang_up.recv())).await {
+            Either::Left(_) => Heard::Stop,
+            Either::Right(_) => Heard::Reload,
+        }
+    }
+
+    /// Waits for SIGTERM or SIGINT; `reload` is carried out at each SIGHUP.
+    pub(crate) async fn until_stop(mut self, mut reload: impl FnMut()) {
+        notify(&[NotifyState::Ready]);
+        while let Heard::Reload = self.next().await {
+            // systemd wants to know when the reload began, by the monotonic clock.
+            let began = NotifyState::monotonic_usec_now().ok();
+            notify(&[NotifyState::Reloading].into_iter().chain(began).collect::<Vec<_>>());
+            reload();
+            notify(&[NotifyState::Ready]);
+        }
+        notify(&[NotifyState::Stopping]);
+    }
+}
+
+/// Tells systemd, where it started this process and wants to know. One that does not listen is no reason to stop serving.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd could not be told");
+    }
+}
+
+/// Reads the certificate and the key again. Handshakes from now on show them, connections that exist live on. Where the
+/// files are not good, what was shown is shown on.
+pub(crate) fn reload(crypto: &Crypto, files: &IdentityArguments, shown: &ServerIdentity) {
+    match files.identity(crypto) {
+        Ok(Some(identity)) => {
+            let fingerprint = identity.fingerprint().map(|it| it.to_string()).unwrap_or_default();
+            shown.replace(identity);
+            tracing::warn!(fingerprint, "SIGHUP: the certificate was read again; new handshakes show it");
+        }
+        Ok(None) => tracing::warn!("SIGHUP: there is nothing to read again without --cert and --key"),
+        Err(failure) => {
+            tracing::error!("SIGHUP: the certificate was not changed: {}", failure.message());
+        }
+    }
+}
+
+#[cfg(feature = "metrics")]
+pub(crate) use figures::{Figures, serve_metrics};
+
+#[cfg(feature = "metrics")]
+mod figures {
+    use crate::exit::{Exit, Failure};
+    use crate::world::World;
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use vortex_p2p::metrics::{Exposition, Page};
+    use vortex_p2p::server::StorageServer;
+
+    /// What `serve` shows of itself.
+    pub(crate) struct Figures {
+        pub(crate) server: StorageServer,
+        pub(crate) draining: AtomicBool,
+    }
+
+    impl Page for Figures {
+        fn metrics(&self) -> Result<String, prometheus::Error> {
+            Exposition::default().server(&self.server.stats(), self.server.settings())?.text()
+        }
+
+        fn healthy(&self) -> bool {
+            !self.draining.load(Ordering::Acquire)
+        }
+    }
+
+    /// Shows `page` at `bind`; where that is.
+    pub(crate) async fn serve_metrics(
+        world: &World,
+        bind: SocketAddr,
+        page: Arc<dyn Page>,
+    ) -> Result<SocketAddr, Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::new(Exit::Network, format!("can't listen for metrics on {bind}: {error}"))
+                .hint("choose another address or port; port 0 takes a free one")
+        };
+        let listener = world.network.listen(bind).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let serving = vortex_p2p::metrics::serve(world.runtime.clone(), listener, page);
+        world.runtime.spawn(Box::pin(serving));
+        Ok(address)
+    }
+}
