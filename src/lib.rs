@@ -7,10 +7,10 @@ pub mod config;
 pub mod conformance;
 #[cfg(feature = "grpc")]
 mod grpc;
-#[cfg(feature = "pcap")]
-pub mod pcap;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "pcap")]
+pub mod pcap;
 pub mod session;
 pub mod wire;
 

@@ -186,11 +186,7 @@ impl fmt::Display for Protocol {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self {
-            server: StorageServer::default(),
-            dir: "/var/lib/dragonfly".into(),
-            keep: None,
-        }
+        Self { server: StorageServer::default(), dir: "/var/lib/dragonfly".into(), keep: None }
     }
 }
 
@@ -207,11 +203,7 @@ impl Default for Gc {
 
 impl Default for StorageServer {
     fn default() -> Self {
-        Self {
-            ip: Ipv4Addr::UNSPECIFIED.into(),
-            tcp_port: 4005,
-            quic: QuicServer::default(),
-        }
+        Self { ip: Ipv4Addr::UNSPECIFIED.into(), tcp_port: 4005, quic: QuicServer::default() }
     }
 }
 

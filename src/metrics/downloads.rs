@@ -22,7 +22,8 @@ impl Downloads {
     /// A name or a label is not one: a mistake of this crate.
     pub fn new() -> prometheus::Result<Self> {
         let buckets = prometheus::exponential_buckets(1.0, 2.0, 18)?;
-        let duration = HistogramOpts::new("download_piece_duration_milliseconds", "From the request to the disk.");
+        let duration =
+            HistogramOpts::new("download_piece_duration_milliseconds", "From the request to the disk.");
         Ok(Self {
             traffic: IntCounterVec::new(
                 Opts::new("download_traffic", "Bytes of content that came.").namespace(DRAGONFLY),
@@ -30,7 +31,8 @@ impl Downloads {
             )?,
             duration: Histogram::with_opts(duration.namespace(DRAGONFLY).buckets(buckets))?,
             pieces: IntCounter::with_opts(
-                Opts::new("download_piece_total", "Pieces that were verified and stored.").namespace(DRAGONFLY),
+                Opts::new("download_piece_total", "Pieces that were verified and stored.")
+                    .namespace(DRAGONFLY),
             )?,
             failures: IntCounter::with_opts(
                 Opts::new("download_piece_failure_total", "Requests that failed and were made again.")

@@ -77,7 +77,9 @@ fn respond(request: &Request<Incoming>, page: &dyn Page) -> Response<Full<Bytes>
             true => (StatusCode::OK, "healthy\n".to_owned()),
             false => (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".to_owned()),
         },
-        (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, "/metrics and /healthy are here\n".to_owned()),
+        (&Method::GET | &Method::HEAD, _) => {
+            (StatusCode::NOT_FOUND, "/metrics and /healthy are here\n".to_owned())
+        }
         _ => (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));

@@ -49,11 +49,17 @@ impl Exposition {
             traffic.with_label_values(&label).inc_by(piece.bytes);
         }
         let met = IntCounterVec::new(
-            Opts::new("vortex_limit_met_total", "How often each limit was met: by a refusal, a wait or an end."),
+            Opts::new(
+                "vortex_limit_met_total",
+                "How often each limit was met: by a refusal, a wait or an end.",
+            ),
             &["limit"],
         )?;
         let limits = IntGaugeVec::new(
-            Opts::new("vortex_limit", "The limits as they are set, in the unit of each; none where there is none."),
+            Opts::new(
+                "vortex_limit",
+                "The limits as they are set, in the unit of each; none where there is none.",
+            ),
             &["limit"],
         )?;
         for (limit, count) in &stats.limits {
@@ -74,7 +80,11 @@ impl Exposition {
             .gauge("vortex_handshakes", "QUIC handshakes under way.", stats.handshakes)?
             .gauge("vortex_memory_bytes", "Content in memory for answers.", stats.memory)?
             .counter("vortex_connections_total", "Connections that were let in.", stats.accepted)?
-            .counter("vortex_errors_sent_total", "Error packets, and statuses of gRPC, that were sent.", stats.refused)
+            .counter(
+                "vortex_errors_sent_total",
+                "Error packets, and statuses of gRPC, that were sent.",
+                stats.refused,
+            )
     }
 
     /// The figures of downloads.

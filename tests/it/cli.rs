@@ -22,7 +22,8 @@ pub(crate) fn last_object(output: &Output) -> serde_json::Value {
 }
 
 /// What a server listens for.
-pub(crate) const PROTOCOLS: &[&str] = if cfg!(feature = "grpc") { &["quic", "tcp", "grpc"] } else { &["quic", "tcp"] };
+pub(crate) const PROTOCOLS: &[&str] =
+    if cfg!(feature = "grpc") { &["quic", "tcp", "grpc"] } else { &["quic", "tcp"] };
 
 /// `vortex serve`, ended when dropped.
 pub(crate) struct Serving {

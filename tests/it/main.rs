@@ -37,6 +37,7 @@ mod hostile;
 mod kill;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod limits;
+mod manual;
 #[cfg(feature = "cli")]
 mod operations;
 #[cfg(feature = "cli")]

@@ -95,7 +95,15 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<Exit, Failur
         let told = progress.clone();
         let transfer = Transfer {
             runtime: world.runtime.clone(),
-            downloaders: downloaders(&world, &trust, &IdentityArguments::default(), &peers).await?.0,
+            downloaders: downloaders(
+                &world,
+                &trust,
+                &IdentityArguments::default(),
+                &peers,
+                &Config::default(),
+            )
+            .await?
+            .0,
             store: Arc::new(fetched.clone()),
             task: manifest.task(),
             digests: manifest.pieces().to_vec(),

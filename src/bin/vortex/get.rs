@@ -42,7 +42,7 @@ use vortex_p2p::wire::{Digest, Division, ErrorCode, PieceKind, PieceLength};
 ///
 /// Each piece is verified as it comes, and asked of another peer where one fails. The file appears under its name when it
 /// is whole; until then what has arrived is kept beside it, and the same command goes on from there.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Arguments {
     /// A task id, a manifest file, or a ticket
     #[arg(value_name = "TASK|MANIFEST|TICKET")]
@@ -70,12 +70,17 @@ pub(crate) struct Arguments {
     /// Only these bytes of the file, the last one included, such as 0-1023
     #[arg(long, value_name = "A-B")]
     range: Option<ByteRange>,
-    /// Pieces under way at a time, at all peers together
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024), env = "VORTEX_CONCURRENCY")]
-    concurrency: u16,
+    /// Settings of a Dragonfly daemon; flags overrule them
+    #[arg(long, value_name = "dfdaemon.yaml", env = "VORTEX_CONFIG")]
+    config: Option<PathBuf>,
+    /// Pieces under way at a time, at all peers together [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), env = "VORTEX_CONCURRENCY")]
+    concurrency: Option<u16>,
     /// How to ask: over one protocol only, or over whichever works best: auto, quic, tcp, grpc
-    #[arg(long, default_value = "auto", env = "VORTEX_PROTOCOL")]
-    protocol: config::Protocol,
+    ///
+    /// auto, where no configuration says otherwise.
+    #[arg(long, env = "VORTEX_PROTOCOL")]
+    protocol: Option<config::Protocol>,
     /// Digest of the whole file, such as sha256:…, known from elsewhere
     #[arg(long)]
     digest: Option<Digest>,
@@ -126,9 +131,11 @@ struct Wanted {
 
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<Exit, Failure> {
     arguments.identity.warn();
+    let config = crate::config::load(arguments.config.as_deref())?;
+    let arguments = &arguments.clone().settled(&config);
     block_on(async {
         let world = World::new();
-        let work = get(&world, arguments, output);
+        let work = get(&world, arguments, &config, output);
         let interrupted = tokio::signal::ctrl_c();
         let shared = match futures_util::future::select(pin!(work), pin!(interrupted)).await {
             futures_util::future::Either::Left((done, _)) => done?,
@@ -154,10 +161,37 @@ struct Shared {
     progress: Arc<Progress>,
 }
 
-async fn get(world: &World, arguments: &Arguments, output: &Output) -> Result<Option<Shared>, Failure> {
+impl Arguments {
+    /// What the command line does not say is as the configuration says, where one was given.
+    fn settled(mut self, config: &Config) -> Self {
+        if self.config.is_none() {
+            return self;
+        }
+        let config::Download { protocol, concurrent_piece_count, bandwidth_limit, .. } = &config.download;
+        self.protocol.get_or_insert(*protocol);
+        self.concurrency.get_or_insert(u16::try_from(concurrent_piece_count.get()).unwrap_or(u16::MAX));
+        self.limit.get_or_insert(*bandwidth_limit);
+        if let Some(config::TlsFiles { ca_cert, cert, key }) = config.upload.client_tls.clone()
+            && self.identity.cert.is_none()
+            && !self.identity.insecure
+        {
+            self.identity.ca.get_or_insert(ca_cert);
+            (self.identity.cert, self.identity.key) = (Some(cert), Some(key));
+        }
+        self
+    }
+}
+
+async fn get(
+    world: &World,
+    arguments: &Arguments,
+    config: &Config,
+    output: &Output,
+) -> Result<Option<Shared>, Failure> {
     let wanted = wanted(arguments).await?;
     let ways = wanted.peers.concat();
-    let (downloaders, endpoint) = downloaders(world, &wanted.trust, &arguments.identity, &ways).await?;
+    let (downloaders, endpoint) =
+        downloaders(world, &wanted.trust, &arguments.identity, &ways, config).await?;
     let done = fetch(world, arguments, output, &wanted, downloaders).await;
     if let Some(endpoint) = endpoint {
         leave(world, &endpoint).await;
@@ -219,7 +253,7 @@ async fn fetch(
         wanted: pieces,
         peers: peers.clone(),
         plan: PlanSettings {
-            concurrency: arguments.concurrency.into(),
+            concurrency: arguments.concurrency.unwrap_or(8).into(),
             // Others may be fetching what they lack.
             patience: if share.is_some() { PATIENCE } else { Duration::ZERO },
             ..PlanSettings::default()
@@ -283,7 +317,7 @@ async fn wanted(arguments: &Arguments) -> Result<Wanted, Failure> {
     for name in &arguments.peers {
         peers.push(resolve(name).await?);
     }
-    if let Some(only) = Protocol::configured(arguments.protocol) {
+    if let Some(only) = arguments.protocol.and_then(Protocol::configured) {
         peers.iter_mut().for_each(|ways| ways.retain(|way| way.protocol == only));
     }
     peers.retain(|ways| !ways.is_empty());
@@ -366,12 +400,13 @@ pub(crate) async fn downloaders(
     trust: &Trust,
     identity: &IdentityArguments,
     peers: &[Peer],
+    config: &Config,
 ) -> Result<(DownloaderFactory, Option<QuicEndpoint>), Failure> {
     let identity = identity.identity(&world.crypto)?;
     let tls = ClientTls::new(&world.crypto, trust, identity.as_ref())
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    let mut dialer =
-        Dialer::new(world.runtime.clone(), world.network.clone(), Deadlines::default(), Arc::new(tls));
+    let deadlines = Deadlines { piece: config.download.piece_timeout, ..Deadlines::default() };
+    let mut dialer = Dialer::new(world.runtime.clone(), world.network.clone(), deadlines, Arc::new(tls));
     let mut bound = None;
     let quic: Vec<_> = peers.iter().filter(|peer| peer.protocol == Protocol::Quic).collect();
     if !quic.is_empty() {
@@ -382,7 +417,7 @@ pub(crate) async fn downloaders(
             (false, _) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let bind = SocketAddr::new(any, 0);
-        let settings = quic_settings(&Config::default(), bind);
+        let settings = quic_settings(config, bind);
         let (runtime, network) = (world.runtime.clone(), world.network.clone());
         let endpoint = QuicEndpoint::bind(runtime, network, bind, settings.clone(), None).await;
         let endpoint =
@@ -687,5 +722,40 @@ impl From<TransferError> for Failure {
             TransferError::Store(error) => error.into(),
             other => Self::new(Exit::Network, other.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn settled(flags: &[&str]) -> Arguments {
+        let text = "download: {protocol: quic, concurrentPieceCount: 3, bandwidthLimit: 1MiB}\n\
+                    upload: {client: {caCert: a, cert: b, key: c}}";
+        let line = Line::try_parse_from([&["get", "TASK", "-o", "out"], flags].concat()).unwrap();
+        line.arguments.settled(&config::check(text).config)
+    }
+
+    #[test]
+    fn the_keys_of_downloads_are_settings_that_flags_overrule() {
+        let given = settled(&["--config", "file"]);
+        assert_eq!(given.protocol, Some(config::Protocol::Quic));
+        assert_eq!((given.concurrency, given.limit), (Some(3), Some(ByteSize::mib(1))));
+        assert_eq!(given.identity.key, Some("c".into()));
+        let given =
+            settled(&["--config", "file", "--protocol", "tcp", "--concurrency", "5", "--limit", "2MiB"]);
+        assert_eq!(given.protocol, Some(config::Protocol::Tcp));
+        assert_eq!((given.concurrency, given.limit), (Some(5), Some(ByteSize::mib(2))));
+        let given = settled(&["--config", "file", "--insecure"]);
+        assert_eq!((given.identity.ca, given.identity.key), (None, None));
+        let given = settled(&[]);
+        assert_eq!((given.protocol, given.concurrency), (None, None));
     }
 }

@@ -21,9 +21,8 @@ enum Heard {
 
 impl Signals {
     pub(crate) fn listen() -> Result<Self, Failure> {
-        let heard = |kind| {
-            signal(kind).map_err(|error| Failure::new(Exit::Other, format!("no signals: {error}")))
-        };
+        let heard =
+            |kind| signal(kind).map_err(|error| Failure::new(Exit::Other, format!("no signals: {error}")));
         Ok(Self {
             terminate: heard(SignalKind::terminate())?,
             interrupt: heard(SignalKind::interrupt())?,

@@ -59,7 +59,9 @@ fn flags_overrule_the_file() {
     let source = file(directory.path(), "source", 1000);
     let mut flags = vec![&source[..]];
     for flag in ["--quic", "--tcp", "--grpc", "--metrics"] {
-        if (flag == "--grpc" && !cfg!(feature = "grpc")) || (flag == "--metrics" && !cfg!(feature = "metrics")) {
+        if (flag == "--grpc" && !cfg!(feature = "grpc"))
+            || (flag == "--metrics" && !cfg!(feature = "metrics"))
+        {
             continue;
         }
         flags.extend([flag, "127.0.0.1:0"]);
@@ -90,7 +92,10 @@ fn a_typo_is_named_and_a_wrong_value_stops_the_server() {
     let refused = run(&["serve", &source, "--config", &config, "--json"]);
     assert_eq!(refused.status.code(), Some(2));
     let error = last_object(&refused);
-    assert!(error["message"].as_str().unwrap().contains("dfdaemon.yaml:1:29: storage.server.tcpPort"), "{error}");
+    assert!(
+        error["message"].as_str().unwrap().contains("dfdaemon.yaml:1:29: storage.server.tcpPort"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -77,7 +77,14 @@ fn what_is_refused_is_counted() {
     )
     .unwrap();
     let serving = Serving::new(&[
-        &source, "--dir", &store, "--config", &config, "--metrics", "127.0.0.1:0", "--insecure",
+        &source,
+        "--dir",
+        &store,
+        "--config",
+        &config,
+        "--metrics",
+        "127.0.0.1:0",
+        "--insecure",
     ]);
     let mut first = TcpStream::connect(serving.text("tcp")).unwrap();
     let nobodys = Download { kind: PieceKind::Cache, task_id: TaskId::from_sha256([0; 32]), number: 0 };

@@ -80,8 +80,13 @@ impl Client {
         let runtime: SharedRuntime = Arc::new(TokioRuntime);
         let network = TokioNetwork::new(SocketSettings::default());
         let bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let endpoint =
-            QuicEndpoint::bind(runtime.clone(), Arc::new(network.clone()), bind, QuicSettings::default(), None);
+        let endpoint = QuicEndpoint::bind(
+            runtime.clone(),
+            Arc::new(network.clone()),
+            bind,
+            QuicSettings::default(),
+            None,
+        );
         let endpoint = endpoint.await.unwrap();
         Self { crypto: Crypto::new(runtime.clone()), runtime, endpoint, network }
     }

@@ -47,7 +47,9 @@ fn tls_secrets_are_in_the_key_log_and_in_no_other() {
     };
     let (server, client) = (keys(&server_keys), keys(&client_keys));
     assert_eq!(server, client);
-    for label in ["CLIENT_HANDSHAKE_TRAFFIC_SECRET", "SERVER_HANDSHAKE_TRAFFIC_SECRET", "SERVER_TRAFFIC_SECRET_0"] {
+    for label in
+        ["CLIENT_HANDSHAKE_TRAFFIC_SECRET", "SERVER_HANDSHAKE_TRAFFIC_SECRET", "SERVER_TRAFFIC_SECRET_0"]
+    {
         let with_label = client.iter().filter(|line| line.starts_with(label)).count();
         assert!(with_label >= PROTOCOLS.len(), "{with_label} of {label}");
     }

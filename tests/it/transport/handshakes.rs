@@ -24,7 +24,11 @@ async fn accepted(client: &ClientTls, server: &ServerTls) {
     }
 }
 
-async fn refused(client: &ClientTls, server: &ServerTls, by_client: bool, reason: Reason) {
+/// One line of the table of the book: both sides of both transports are told so.
+async fn refused(case: &str, client: &ClientTls, server: &ServerTls, by_client: bool, reason: Reason) {
+    let line = format!("| {case} | {} | {reason} |", if by_client { "client" } else { "server" });
+    let page = std::fs::read_to_string(crate::committed::path("book/src/using/security.md")).unwrap();
+    assert!(page.lines().any(|it| it == line), "expected in the book: {line}");
     for (client, server) in exchanges(client, server).await {
         let (this, other) = if by_client { (client, server) } else { (server, client) };
         let (this, other) = (this.unwrap_err(), other.unwrap_err());
@@ -46,7 +50,7 @@ async fn a_pinned_client_takes_one_server() {
     let pinned = client(&Trust::Pinned(identity.fingerprint().unwrap()), None);
     accepted(&pinned, &server(identity, &Admission::Anyone)).await;
     let other = server(Identity::self_signed(&crypto()).unwrap(), &Admission::Anyone);
-    refused(&pinned, &other, true, Reason::Fingerprint).await;
+    refused("the client pins another certificate", &pinned, &other, true, Reason::Fingerprint).await;
 }
 
 #[tokio::test]
@@ -56,13 +60,28 @@ async fn authorities_decide_over_servers() {
     let trusting = client(&Trust::authorities(ca.authorities.clone()), None);
     let shown = |identity| server(identity, &Admission::Anyone);
     accepted(&trusting, &shown(ca.issue("d7y", Valid::Now))).await;
-    refused(&trusting, &shown(ca.issue("d7y", Valid::Before)), true, Reason::Dates).await;
-    refused(&trusting, &shown(ca.issue("d7y", Valid::Later)), true, Reason::Dates).await;
-    refused(&trusting, &shown(ca.issue("other", Valid::Now)), true, Reason::Name).await;
-    refused(&trusting, &shown(Ca::new("theirs").issue("d7y", Valid::Now)), true, Reason::Authority).await;
-    // An authority that only bears the right name.
-    refused(&trusting, &shown(Ca::new("ours").issue("d7y", Valid::Now)), true, Reason::Signature).await;
-    refused(&trusting, &shown(Identity::self_signed(&crypto()).unwrap()), true, Reason::Authority).await;
+    for (case, identity, reason) in [
+        ("the server's certificate has expired", ca.issue("d7y", Valid::Before), Reason::Dates),
+        ("the server's certificate is not valid yet", ca.issue("d7y", Valid::Later), Reason::Dates),
+        ("the server's certificate has another name", ca.issue("other", Valid::Now), Reason::Name),
+        (
+            "the server's certificate is of another authority",
+            Ca::new("theirs").issue("d7y", Valid::Now),
+            Reason::Authority,
+        ),
+        (
+            "the server's authority only bears the right name",
+            Ca::new("ours").issue("d7y", Valid::Now),
+            Reason::Signature,
+        ),
+        (
+            "the server's certificate is signed by itself",
+            Identity::self_signed(&crypto()).unwrap(),
+            Reason::Authority,
+        ),
+    ] {
+        refused(case, &trusting, &shown(identity), true, reason).await;
+    }
     let name = "other".try_into().unwrap();
     let renamed = client(&Trust::Authorities { authorities: ca.authorities.clone(), name }, None);
     accepted(&renamed, &shown(ca.issue("other", Valid::Now))).await;
@@ -77,10 +96,14 @@ async fn authorities_decide_over_clients() {
     assert!(server.demands_identity());
     let showing = |identity: Option<&Identity>| client(&Trust::authorities(ca.authorities.clone()), identity);
     accepted(&showing(Some(&ca.issue("peer", Valid::Now))), &server).await;
-    refused(&showing(None), &server, false, Reason::Missing).await;
-    refused(&showing(Some(&ca.issue("peer", Valid::Before))), &server, false, Reason::Dates).await;
-    refused(&showing(Some(&Ca::new("theirs").issue("peer", Valid::Now))), &server, false, Reason::Authority)
-        .await;
+    let (expired, theirs) = (ca.issue("peer", Valid::Before), Ca::new("theirs").issue("peer", Valid::Now));
+    for (case, identity, reason) in [
+        ("the client shows no certificate", None, Reason::Missing),
+        ("the client's certificate has expired", Some(&expired), Reason::Dates),
+        ("the client's certificate is of another authority", Some(&theirs), Reason::Authority),
+    ] {
+        refused(case, &showing(identity), &server, false, reason).await;
+    }
 }
 
 #[tokio::test]
@@ -92,8 +115,8 @@ async fn a_server_changes_its_identity_while_it_serves() {
     accepted(&client(&Trust::Pinned(before.fingerprint().unwrap()), None), &server).await;
     shown.replace(after.clone());
     accepted(&client(&Trust::Pinned(after.fingerprint().unwrap()), None), &server).await;
-    refused(&client(&Trust::Pinned(before.fingerprint().unwrap()), None), &server, true, Reason::Fingerprint)
-        .await;
+    let pinned = client(&Trust::Pinned(before.fingerprint().unwrap()), None);
+    refused("the client pins another certificate", &pinned, &server, true, Reason::Fingerprint).await;
 }
 
 #[test]
