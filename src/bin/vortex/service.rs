@@ -2,15 +2,37 @@
 
 use crate::exit::{Exit, Failure};
 use crate::world::IdentityArguments;
+use futures_util::future::{Either, select};
 use sd_notify::NotifyState;
 use std::pin::pin;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use vortex_p2p::transport::tls::{Crypto, ServerIdentity};
 
-/// SIGTERM, SIGINT and SIGHUP, heard from now on.
+/// SIGTERM and SIGINT, heard from now on.
+pub(crate) struct StopSignals(Signal, Signal);
+
+fn hear(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::new(Exit::Other, format!("no signals: {error}")))
+}
+
+impl StopSignals {
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        Ok(Self(hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?))
+    }
+
+    /// Waits for the first of them.
+    pub(crate) async fn recv(mut self) {
+        self.next().await;
+    }
+
+    async fn next(&mut self) {
+        select(pin!(self.0.recv()), pin!(self.1.recv())).await;
+    }
+}
+
+/// Those, and SIGHUP.
 pub(crate) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
+    stop: StopSignals,
     hang_up: Signal,
 }
 
@@ -21,19 +43,11 @@ enum Heard {
 
 impl Signals {
     pub(crate) fn listen() -> Result<Self, Failure> {
-        let heard =
-            |kind| signal(kind).map_err(|error| Failure::new(Exit::Other, format!("no signals: {error}")));
-        Ok(Self {
-            terminate: heard(SignalKind::terminate())?,
-            interrupt: heard(SignalKind::interrupt())?,
-            hang_up: heard(SignalKind::hangup())?,
-        })
+        Ok(Self { stop: StopSignals::listen()?, hang_up: hear(SignalKind::hangup())? })
     }
 
     async fn next(&mut self) -> Heard {
-        use futures_util::future::{Either, select};
-        let (terminate, interrupt) = (pin!(self.terminate.recv()), pin!(self.interrupt.recv()));
-        match select(select(terminate, interrupt), pin!(self.hang_up.recv())).await {
+        match select(pin!(self.stop.next()), pin!(self.hang_up.recv())).await {
             Either::Left(_) => Heard::Stop,
             Either::Right(_) => Heard::Reload,
         }

@@ -2,7 +2,8 @@
 
 use crate::exit::{Exit, Failure};
 use crate::progress::{Line, Progress};
-use crate::serve::{StopSignals, listen};
+use crate::serve::listen;
+use crate::service::StopSignals;
 use crate::world::{IdentityArguments, World};
 use clap::Args;
 use serde::Serialize;
@@ -15,7 +16,7 @@ use vortex_p2p::store::{SharedStore, TaskKey};
 use vortex_p2p::transport::tls::{Identity, ServerIdentity, ServerTls};
 
 /// Whether to serve, and where.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Serving")]
 pub(crate) struct ShareArguments {
     /// Give the pieces that are here to others, and go on with it once the file is whole, until SIGTERM or Ctrl-C
