@@ -140,3 +140,44 @@ fn every_include_of_the_book_finds_its_lines() {
     }
     assert!(wrong.is_empty(), "includes that find nothing: {wrong:#?}");
 }
+
+/// Each diagram shows what its source says: its arrows, and every line of its labels. (Drawing it again needs Graphviz.)
+#[test]
+fn every_diagram_is_that_of_its_source() {
+    let mut wrong = vec![];
+    let mut diagrams = 0;
+    for entry in std::fs::read_dir(committed::path("book/diagrams")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "dot") {
+            continue;
+        }
+        diagrams += 1;
+        let source = std::fs::read_to_string(&path).unwrap();
+        let drawn = std::fs::read_to_string(path.with_extension("svg")).unwrap();
+        let (mut arrows, mut labels) = (vec![], vec![]);
+        for line in source.lines().filter(|line| line.starts_with("  ")) {
+            if let Some((from, to)) = line.split_once(" -> ") {
+                let to = to.split([' ', ';']).next().unwrap();
+                arrows.push(format!("<title>{}&#45;&gt;{to}</title>", from.trim()));
+            }
+            let label = line.split_once("[label=\"").and_then(|(_, rest)| rest.split('"').next());
+            let lines = label.into_iter().flat_map(|label| label.split("\\n"));
+            labels.extend(lines.map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()));
+        }
+        let mut texts: Vec<String> = drawn
+            .split("<text ")
+            .skip(1)
+            .map(|text| text.split(['>', '<']).nth(1).unwrap().replace("&#160;", " ").trim().to_owned())
+            .collect();
+        texts.sort();
+        labels.sort();
+        if texts != labels
+            || drawn.matches("&#45;&gt;").count() != arrows.len()
+            || !arrows.iter().all(|arrow| drawn.contains(arrow))
+        {
+            wrong.push(format!("{}: {labels:?} {texts:?} {arrows:?}", path.display()));
+        }
+    }
+    assert!(diagrams >= 4, "only {diagrams} diagrams were found");
+    assert!(wrong.is_empty(), "diagrams that their sources do not give: {wrong:#?}");
+}
