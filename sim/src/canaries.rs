@@ -33,6 +33,25 @@ pub struct Canary {
 
 /// Every canary.
 pub const ALL: &[Canary] = &[
+    canary(
+        "digest-unchecked",
+        "session",
+        "content counts as verified, whatever its digest",
+        "many-peers",
+        20,
+    ),
+    canary("closed-handed-out", "pool", "a connection that has ended is handed out", "pool", 20),
+    canary("handshake-not-shared", "pool", "requests that come together dial each for itself", "pool", 20),
+    canary("capacity-ignored", "pool", "idle connections are kept beyond the capacity", "pool", 20),
+    canary(
+        "content-not-synced",
+        "store",
+        "a piece is acknowledged before its content is durable",
+        "resume",
+        50,
+    ),
+    canary("acknowledged-early", "store", "a piece is acknowledged before the index has it", "resume", 50),
+    canary("held-forgotten", "resume", "what is in the store is fetched once more", "resume", 20),
     canary("length-off-by-one", "codec", "a Content packet announces one byte too many", "quic-loss", 1),
     canary(
         "split-packet-lost",

@@ -1,5 +1,6 @@
 //! Which connections there are, who uses them, and which go: no I/O, and time is an argument.
 
+use crate::canary::planted;
 use crate::client::RequestError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -176,7 +177,7 @@ impl<C: Pooled, E: Clone> State<C, E> {
             self.stats.reused += 1;
             return CheckOut::Ready { id, connection, widen };
         }
-        if C::SHARED && entry.dialing > 0 {
+        if C::SHARED && entry.dialing > 0 && !planted("handshake-not-shared") {
             return CheckOut::Join;
         }
         match &entry.failed {
@@ -303,7 +304,9 @@ impl<C: Pooled, E: Clone> State<C, E> {
     /// Takes out what is closed. Requests that still use such a connection learn it from the connection.
     fn drop_closed(&mut self, address: SocketAddr) {
         let Some(entry) = self.entries.get_mut(&address) else { return };
-        let is_closed = |slot: &mut Slot<C>| slot.connection.as_mut().is_some_and(|c| !c.is_open());
+        let is_closed = |slot: &mut Slot<C>| {
+            slot.connection.as_mut().is_some_and(|c| !c.is_open() && !planted("closed-handed-out"))
+        };
         let closed: Vec<u64> =
             entry.slots.iter_mut().filter_map(|(id, slot)| is_closed(slot).then_some(*id)).collect();
         for id in closed {
@@ -313,7 +316,8 @@ impl<C: Pooled, E: Clone> State<C, E> {
 
     /// Closes idle connections, least recently used first, down to the capacity.
     fn make_room(&mut self) {
-        while self.stats.connections > self.settings.capacity
+        while !planted("capacity-ignored")
+            && self.stats.connections > self.settings.capacity
             && let Some(&(_, id, address)) = self.idle.first()
         {
             self.idle.pop_first();
