@@ -1,7 +1,9 @@
 //! TCP connections: requests one after another.
 
 use super::admission::ConnectionPlace;
-use super::answering::{BrokenOff, Found, Recipient, Sink};
+#[cfg(feature = "sendfile")]
+use super::answering::Found;
+use super::answering::{BrokenOff, Recipient, Sink};
 use super::lifecycle::Phase;
 use super::stats::count;
 use super::{Limit, Shared, StorageServer};
