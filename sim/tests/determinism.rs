@@ -1,6 +1,5 @@
 //! One seed is one run: twice in this process, and once in another.
 
-use serde_json::Value;
 use std::ops::Range;
 use std::process::Command;
 use vortex_sim::runner::{Line, Seeds, jobs, run_all};
@@ -31,14 +30,12 @@ fn a_seed_is_the_same_run_in_this_process_and_in_another() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let elsewhere: Vec<Value> = output
-        .stdout
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| serde_json::from_slice(line).ok())
-        .collect();
+    // As text: a number that is read again may differ in its last digit.
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let elsewhere: Vec<&str> = stdout.lines().filter(|line| line.starts_with('{')).collect();
     assert_eq!(elsewhere.len(), first.len() + 1, "one object for each run, and one for all");
     for (line, other) in first.iter().zip(&elsewhere) {
-        assert_eq!(&serde_json::to_value(line).unwrap(), other);
+        assert_eq!(&serde_json::to_string(line).unwrap(), other);
     }
 }
 

@@ -4,6 +4,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use vortex_p2p::downloader::transfer::{Event, Observer, PeerReport};
 use vortex_p2p::downloader::{AutoEvent, Peer};
@@ -13,6 +14,8 @@ pub(crate) struct Progress {
     json: bool,
     bar: ProgressBar,
     plain: bool,
+    /// What happens from now on is of no account: the last line is the result.
+    finished: AtomicBool,
 }
 
 /// An event, as programs read it: one object a line, `event` first.
@@ -108,7 +111,7 @@ impl Progress {
         if let Ok(style) = style {
             bar.set_style(style.progress_chars("█▌ "));
         }
-        Arc::new(Self { json, bar, plain: !terminal && !hidden })
+        Arc::new(Self { json, bar, plain: !terminal && !hidden, finished: AtomicBool::new(false) })
     }
 
     /// Whether programs read stdout.
@@ -132,11 +135,15 @@ impl Progress {
     }
 
     pub(crate) fn finish(&self) {
+        self.finished.store(true, Ordering::Release);
         self.bar.finish_and_clear();
     }
 
     /// Tells how a way to a peer was found, or lost.
     pub(crate) fn negotiated(&self, event: &AutoEvent) {
+        if self.finished.load(Ordering::Acquire) {
+            return;
+        }
         let (peer, way, state, reason) = match event {
             AutoEvent::Open { peer, way } => (peer, way, "open", None),
             AutoEvent::Late { peer, way, waited } => {

@@ -17,7 +17,7 @@ use vortex_p2p::session::Deadlines;
 use vortex_p2p::transport::quic::AppCode;
 use vortex_p2p::transport::tls::{Reason, Trust};
 use vortex_p2p::wire::extension::{Capabilities, Extension, ExtensionRequest};
-use vortex_p2p::wire::{Algorithm, Digest, Download, Header, PieceKind, Tag, TaskId};
+use vortex_p2p::wire::{Algorithm, Digest, Download, Header, PieceKind, Tag, TaskId, limits};
 
 const PIECE: u64 = 1 << 16;
 
@@ -110,6 +110,14 @@ async fn a_part_is_not_handed_out_where_the_rest_of_the_piece_is_wrong() {
     let mut bytes = answer(PieceKind::Cache, 0, &piece);
     *bytes.last_mut().unwrap() ^= 1;
     let server = async {
+        // As a deployed peer, it ends a connection that asks for an extension.
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut header = [0; limits::HEADER_LEN];
+        stream.read_exact(&mut header).await.unwrap();
+        assert_eq!(header[1], 0xF2, "a request for the part");
+        let mut value = vec![0; header[5].into()];
+        stream.read_exact(&mut value).await.unwrap();
+        drop(stream);
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = [0; Download::PACKET_LEN];
         stream.read_exact(&mut request).await.unwrap();
