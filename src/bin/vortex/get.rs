@@ -1,5 +1,10 @@
 //! `vortex get`: a task from peers into a file.
 
+mod failed;
+mod range;
+
+use self::failed::{describe_failed, explain, export_failed};
+use self::range::{ByteRange, Parts, covering, part};
 use crate::cli::Output;
 use crate::exit::{Exit, Failure};
 use crate::files;
@@ -8,35 +13,29 @@ use crate::progress::{Line, PeerShare, Progress, WayShare, shares, size};
 use crate::serve::quic_settings;
 use crate::share::{Share, ShareArguments};
 use crate::world::{IdentityArguments, World, block_on};
-use bytes::Bytes;
 use clap::Args;
-use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
-use vortex_p2p::client::{Failure as Refused, RequestError};
 use vortex_p2p::config::{self, ByteSize, Config};
-use vortex_p2p::downloader::transfer::{
-    DescribeError, PlanSettings, Report, Transfer, TransferError, Verdict, describe, probe,
-};
+use vortex_p2p::downloader::transfer::{PlanSettings, Report, Transfer, describe, probe};
 use vortex_p2p::downloader::{
-    AutoDownloader, AutoObserver, AutoSettings, ConnectError, Dialer, DownloadError, DownloaderFactory, Peer,
-    PeerName, PieceRange, PoolSettings, Protocol, StorageClient,
+    AutoDownloader, AutoObserver, AutoSettings, Dialer, DownloaderFactory, Peer, PeerName, PoolSettings,
+    Protocol,
 };
 use vortex_p2p::rate::RateLimiter;
 use vortex_p2p::session::Deadlines;
-use vortex_p2p::store::disk::{DiskStore, ExportError};
-use vortex_p2p::store::{Manifest, NewTask, PieceSet, PieceStore as _, TaskKey};
+use vortex_p2p::store::disk::DiskStore;
+use vortex_p2p::store::{Manifest, NewTask, PieceStore as _, TaskKey};
 use vortex_p2p::ticket::Ticket;
 use vortex_p2p::transport::quic::{AppCode, QuicEndpoint};
 use vortex_p2p::transport::tls::{ClientTls, Trust};
-use vortex_p2p::wire::{Digest, Division, ErrorCode, PieceKind, PieceLength};
+use vortex_p2p::wire::{Digest, Division, PieceKind, PieceLength};
 
 /// Fetch a task from peers into a file
 ///
@@ -101,24 +100,6 @@ pub(crate) struct Arguments {
 
 /// How long peers that serve while they fetch are asked for what nobody has yet.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Bytes of a file, from the first to the last.
-#[derive(Debug, Clone, Copy)]
-struct ByteRange {
-    first: u64,
-    last: u64,
-}
-
-impl FromStr for ByteRange {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || "expected FIRST-LAST, such as 0-1023".to_owned();
-        let (first, last) = text.split_once('-').ok_or_else(expected)?;
-        let first = first.parse().map_err(|_| expected())?;
-        let last = last.parse().map_err(|_| expected())?;
-        if first > last { Err(expected()) } else { Ok(Self { first, last }) }
-    }
-}
 
 /// What was asked for, as far as the command line says it.
 struct Wanted {
@@ -239,7 +220,7 @@ async fn fetch(
             // Where the digests of whole pieces are known from elsewhere, only whole pieces can be held against them.
             if wanted.manifest.is_none() {
                 parts = Parts::fetch(&downloaders, &peers, &task, range).await;
-                pieces = pieces.iter().filter(|number| !parts.0.contains_key(number)).collect();
+                pieces = pieces.iter().filter(|number| !parts.has(*number)).collect();
             }
             Some(pieces)
         }
@@ -465,102 +446,6 @@ async fn geometry(
     })
 }
 
-/// The pieces that have the bytes of `range`.
-fn covering(task: &NewTask, range: ByteRange) -> Result<PieceSet, Failure> {
-    let length = task.division.length();
-    if range.last >= length {
-        let message =
-            format!("the file has {length} bytes, so its last byte is {}", length.saturating_sub(1));
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    let piece = |byte: u64| u32::try_from(byte / u64::from(task.division.piece_length())).unwrap_or(u32::MAX);
-    Ok((piece(range.first)..=piece(range.last)).collect())
-}
-
-/// The bytes of piece `number` that are in `range`, counted from the begin of the piece.
-fn within(task: &NewTask, number: u32, range: ByteRange) -> Option<PieceRange> {
-    let span = task.division.piece(number)?;
-    let (begin, end) = (span.offset, span.offset + u64::from(span.length));
-    let (from, past) = (range.first.max(begin), range.last.saturating_add(1).min(end));
-    let offset = u32::try_from(from.checked_sub(begin)?).ok()?;
-    Some(PieceRange { offset, length: u32::try_from(past.checked_sub(from)?).ok()? })
-}
-
-/// Parts of pieces that were fetched alone, by the number of the piece; each with the peer that gave it.
-#[derive(Default)]
-struct Parts(BTreeMap<u32, (usize, Bytes)>);
-
-impl Parts {
-    /// Fetches the parts of those pieces of which `range` has not all, as far as peers can give parts.
-    async fn fetch(
-        downloaders: &DownloaderFactory,
-        peers: &[Peer],
-        task: &NewTask,
-        range: ByteRange,
-    ) -> Self {
-        let client = StorageClient::new(downloaders.clone());
-        let mut parts = BTreeMap::new();
-        for number in covering(task, range).unwrap_or_default() {
-            let Some(part) = within(task, number, range) else { continue };
-            let whole = task.division.piece(number).is_some_and(|span| span.length.get() == part.length);
-            if whole {
-                continue;
-            }
-            for (index, peer) in peers.iter().enumerate() {
-                match client.part(*peer, task.key, number, part).await {
-                    Ok(Some(bytes)) => {
-                        parts.insert(number, (index, bytes));
-                        break;
-                    }
-                    Ok(None) => tracing::debug!(%peer, number, "no part alone: the piece is fetched whole"),
-                    Err(error) => tracing::debug!(%peer, number, %error, "no part of a piece"),
-                }
-            }
-        }
-        Self(parts)
-    }
-
-    /// The report with what these parts add to it.
-    fn added_to(&self, mut report: Report) -> Report {
-        for (peer, bytes) in self.0.values() {
-            report.bytes += bytes.len() as u64;
-            if let Some(peer) = report.peers.get_mut(*peer) {
-                peer.bytes += bytes.len() as u64;
-                peer.pieces += 1;
-            }
-        }
-        report
-    }
-}
-
-/// Writes the bytes of `range` to `output`, durably.
-async fn part(
-    store: &DiskStore,
-    task: &NewTask,
-    range: ByteRange,
-    parts: &Parts,
-    output: &Path,
-) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::file(output, &error);
-    let mut file = File::create(output).map_err(failed)?;
-    for number in covering(task, range)? {
-        if let Some((_, bytes)) = parts.0.get(&number) {
-            file.write_all(bytes).map_err(failed)?;
-            continue;
-        }
-        let piece = store.piece(task.key.piece(number)).await?;
-        let Some(PieceRange { offset, length }) = within(task, number, range) else { continue };
-        let (mut at, to) = (u64::from(offset), u64::from(offset) + u64::from(length));
-        while at < to {
-            let most = usize::try_from(to - at).unwrap_or(usize::MAX).min(1 << 20);
-            let bytes = piece.content.read(at, most).await?;
-            file.write_all(&bytes).map_err(failed)?;
-            at += bytes.len() as u64;
-        }
-    }
-    file.sync_all().map_err(failed)
-}
-
 /// Where the pieces are until the file is whole: a directory beside it.
 struct Staging {
     dir: PathBuf,
@@ -645,83 +530,6 @@ fn done(progress: &Progress, report: &Report, ways: &[WayShare], sha256: String,
     if report.unverified > 0 {
         progress
             .say(&format!("{} pieces could not be verified: their peers sent no digest", report.unverified));
-    }
-}
-
-fn export_failed(arguments: &Arguments, error: ExportError) -> Failure {
-    match error {
-        ExportError::WrongDigest { .. } => Failure::new(Exit::Corrupt, error.to_string()).hint(
-            "every piece was what its peer said, and the whole is not: ask other peers, or use a manifest",
-        ),
-        ExportError::Target(error) => Failure::file(&arguments.output, &error),
-        ExportError::Store(error) => error.into(),
-        ExportError::Incomplete { .. } => Failure::new(Exit::Unfinished, error.to_string()),
-    }
-}
-
-fn describe_failed(error: &DescribeError) -> Failure {
-    let exit = match error.download_error() {
-        Some(DownloadError::Connect(error)) => match error.reason() {
-            ConnectError::Refused(_) | ConnectError::Limit => Exit::Refused,
-            ConnectError::TimedOut(_) => Exit::TimedOut,
-            _ => Exit::Network,
-        },
-        Some(DownloadError::Request(RequestError::TimedOut(_))) => Exit::TimedOut,
-        Some(DownloadError::Request(RequestError::Failed(Refused::Refused {
-            code: ErrorCode::NotFound,
-            ..
-        }))) => Exit::NotFound,
-        Some(DownloadError::Request(RequestError::Failed(Refused::Rejected(_)))) | None => Exit::Corrupt,
-        Some(_) => Exit::Network,
-    };
-    Failure::new(exit, error.to_string()).hint(match exit {
-        Exit::NotFound => "check the task id and --kind, or ask another peer",
-        Exit::Refused => {
-            "check --ca, --cert and --key, or the ticket; deployed Dragonfly peers need --insecure"
-        }
-        _ => "check the address and that the peer runs; where UDP is blocked, add a tcp:// peer",
-    })
-}
-
-/// Why a transfer could not go on, and what to do.
-async fn explain(store: &DiskStore, key: TaskKey, error: TransferError) -> Failure {
-    let message = error.to_string();
-    let peers = match error {
-        TransferError::Stuck { peers, .. } => peers,
-        TransferError::Store(error) => return error.into(),
-        TransferError::NoPeers => return Failure::new(Exit::Usage, message),
-    };
-    let begun = matches!(store.task(key).await, Ok(Some(task)) if task.held > 0);
-    let verdicts: Vec<_> =
-        peers.iter().filter_map(|peer| peer.last.as_ref().map(|(verdict, _)| *verdict)).collect();
-    let all = |verdict| !verdicts.is_empty() && verdicts.iter().all(|it| *it == verdict);
-    let exit = if verdicts.contains(&Verdict::Lied) {
-        Exit::Corrupt
-    } else if all(Verdict::Lacks) {
-        Exit::NotFound
-    } else if all(Verdict::Refused) {
-        Exit::Refused
-    } else if begun {
-        Exit::Unfinished
-    } else if verdicts.contains(&Verdict::TimedOut) {
-        Exit::TimedOut
-    } else {
-        Exit::Network
-    };
-    let hint = if begun {
-        "what has arrived is kept: the same command goes on from there, and may name more peers"
-    } else {
-        "check that the peers run and have the task, or name others with --peer"
-    };
-    Failure::new(exit, message).hint(hint)
-}
-
-impl From<TransferError> for Failure {
-    fn from(error: TransferError) -> Self {
-        match error {
-            TransferError::Store(error) => error.into(),
-            other => Self::new(Exit::Network, other.to_string()),
-        }
     }
 }
 

@@ -15,6 +15,7 @@ use vortex_p2p::downloader::transfer::{
 };
 use vortex_p2p::rate::RateLimiter;
 use vortex_p2p::runtime::{BoxFuture, Runtime, Timer, TokioRuntime};
+use vortex_p2p::server::ServerSettings;
 use vortex_p2p::store::{MemoryStore, NewTask, PieceStore, TaskKey};
 use vortex_p2p::wire::extension::ExtensionRequest;
 use vortex_p2p::wire::{Algorithm, Digest, Download, PieceKind};
@@ -191,6 +192,34 @@ async fn a_file_arrives_whole_among_peers_that_die_lie_and_fall_silent() {
     assert_eq!(peers.iter().map(|peer| peer.pieces).collect::<Vec<_>>(), [0, 0, 0, 61]);
     assert!(matches!(peers[1].last, Some((Verdict::Lied, _))), "{:?}", peers[1]);
     assert!(matches!(peers[0].last, Some((Verdict::Failed, _))), "{:?}", peers[0]);
+}
+
+#[tokio::test]
+async fn of_four_peers_one_slow_one_dying_one_lying_the_report_says_who_gave_what() {
+    let whole = content(100 * PIECE as usize + 5);
+    let task = task(PieceKind::Piece, &whole, PIECE);
+    let honest = Served::new().await;
+    let mut settings = ServerSettings::default();
+    settings.limits.bandwidth = NonZeroU64::new(1 << 20);
+    let slow = Served::with(settings).await;
+    for served in [&honest, &slow] {
+        served.insert(task, &whole).await;
+    }
+    // Three right answers, and after them only ends.
+    let dying = scripted(&whole, |content: &Bytes, download: Download, before: u32| match before {
+        0..3 => slip_once(content, download, 1),
+        _ => (Vec::new(), Then::End),
+    });
+    let peers = [honest.quic, slow.tcp, dying.await, scripted(&whole, lie).await];
+    let store = store();
+    let Report { bytes, peers, .. } = transfer(&store, &peers, task).await.run().await.unwrap();
+    assert_eq!(read(&store, task.key).await, whole);
+    let [honest, slow, dying, liar] = &peers[..] else { panic!("{peers:?}") };
+    assert_eq!(peers.iter().map(|peer| peer.bytes).sum::<u64>(), bytes);
+    assert_eq!(peers.iter().map(|peer| peer.pieces).sum::<u64>(), 101);
+    assert!(honest.pieces > slow.pieces && honest.failures == 0, "{peers:?}");
+    assert!(dying.pieces <= 3 && matches!(dying.last, Some((Verdict::Failed, _))), "{dying:?}");
+    assert!(liar.pieces == 0 && matches!(liar.last, Some((Verdict::Lied, _))), "{liar:?}");
 }
 
 #[tokio::test]

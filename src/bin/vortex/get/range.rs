@@ -1,0 +1,132 @@
+//! Some bytes of a file: parts of pieces where peers can give them, and whole pieces where not.
+
+use crate::exit::{Exit, Failure};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::str::FromStr;
+use vortex_p2p::downloader::transfer::Report;
+use vortex_p2p::downloader::{DownloaderFactory, Peer, PieceRange, StorageClient};
+use vortex_p2p::store::disk::DiskStore;
+use vortex_p2p::store::{NewTask, PieceSet, PieceStore as _};
+
+/// Bytes of a file, from the first to the last.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ByteRange {
+    first: u64,
+    last: u64,
+}
+
+impl FromStr for ByteRange {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || "expected FIRST-LAST, such as 0-1023".to_owned();
+        let (first, last) = text.split_once('-').ok_or_else(expected)?;
+        let first = first.parse().map_err(|_| expected())?;
+        let last = last.parse().map_err(|_| expected())?;
+        if first > last { Err(expected()) } else { Ok(Self { first, last }) }
+    }
+}
+
+/// The pieces that have the bytes of `range`.
+pub(super) fn covering(task: &NewTask, range: ByteRange) -> Result<PieceSet, Failure> {
+    let length = task.division.length();
+    if range.last >= length {
+        let message =
+            format!("the file has {length} bytes, so its last byte is {}", length.saturating_sub(1));
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let piece = |byte: u64| u32::try_from(byte / u64::from(task.division.piece_length())).unwrap_or(u32::MAX);
+    Ok((piece(range.first)..=piece(range.last)).collect())
+}
+
+/// The bytes of piece `number` that are in `range`, counted from the begin of the piece.
+fn within(task: &NewTask, number: u32, range: ByteRange) -> Option<PieceRange> {
+    let span = task.division.piece(number)?;
+    let (begin, end) = (span.offset, span.offset + u64::from(span.length));
+    let (from, past) = (range.first.max(begin), range.last.saturating_add(1).min(end));
+    let offset = u32::try_from(from.checked_sub(begin)?).ok()?;
+    Some(PieceRange { offset, length: u32::try_from(past.checked_sub(from)?).ok()? })
+}
+
+/// Parts of pieces that were fetched alone, by the number of the piece; each with the peer that gave it.
+#[derive(Default)]
+pub(super) struct Parts(BTreeMap<u32, (usize, Bytes)>);
+
+impl Parts {
+    /// Fetches the parts of those pieces of which `range` has not all, as far as peers can give parts.
+    pub(super) async fn fetch(
+        downloaders: &DownloaderFactory,
+        peers: &[Peer],
+        task: &NewTask,
+        range: ByteRange,
+    ) -> Self {
+        let client = StorageClient::new(downloaders.clone());
+        let mut parts = BTreeMap::new();
+        for number in covering(task, range).unwrap_or_default() {
+            let Some(part) = within(task, number, range) else { continue };
+            let whole = task.division.piece(number).is_some_and(|span| span.length.get() == part.length);
+            if whole {
+                continue;
+            }
+            for (index, peer) in peers.iter().enumerate() {
+                match client.part(*peer, task.key, number, part).await {
+                    Ok(Some(bytes)) => {
+                        parts.insert(number, (index, bytes));
+                        break;
+                    }
+                    Ok(None) => tracing::debug!(%peer, number, "no part alone: the piece is fetched whole"),
+                    Err(error) => tracing::debug!(%peer, number, %error, "no part of a piece"),
+                }
+            }
+        }
+        Self(parts)
+    }
+
+    /// Whether there is a part of piece `number`.
+    pub(super) fn has(&self, number: u32) -> bool {
+        self.0.contains_key(&number)
+    }
+
+    /// The report with what these parts add to it.
+    pub(super) fn added_to(&self, mut report: Report) -> Report {
+        for (peer, bytes) in self.0.values() {
+            report.bytes += bytes.len() as u64;
+            if let Some(peer) = report.peers.get_mut(*peer) {
+                peer.bytes += bytes.len() as u64;
+                peer.pieces += 1;
+            }
+        }
+        report
+    }
+}
+
+/// Writes the bytes of `range` to `output`, durably.
+pub(super) async fn part(
+    store: &DiskStore,
+    task: &NewTask,
+    range: ByteRange,
+    parts: &Parts,
+    output: &Path,
+) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::file(output, &error);
+    let mut file = File::create(output).map_err(failed)?;
+    for number in covering(task, range)? {
+        if let Some((_, bytes)) = parts.0.get(&number) {
+            file.write_all(bytes).map_err(failed)?;
+            continue;
+        }
+        let piece = store.piece(task.key.piece(number)).await?;
+        let Some(PieceRange { offset, length }) = within(task, number, range) else { continue };
+        let (mut at, to) = (u64::from(offset), u64::from(offset) + u64::from(length));
+        while at < to {
+            let most = usize::try_from(to - at).unwrap_or(usize::MAX).min(1 << 20);
+            let bytes = piece.content.read(at, most).await?;
+            file.write_all(&bytes).map_err(failed)?;
+            at += bytes.len() as u64;
+        }
+    }
+    file.sync_all().map_err(failed)
+}
