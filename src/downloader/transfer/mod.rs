@@ -1,6 +1,6 @@
 //! Many peers, one file: the missing pieces of a task, from peers into a store.
 //!
-//! [`plan`] decides, without I/O; here its decisions are carried out. A request streams its piece into the store while
+//! `plan` decides, without I/O; here its decisions are carried out. A request streams its piece into the store while
 //! it is verified, so memory does not grow with pieces. Dropped, a transfer gives everything up that is under way, and
 //! loses nothing that is in the store: the next one goes on from there.
 
