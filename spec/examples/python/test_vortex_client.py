@@ -466,6 +466,7 @@ class Seen:
 
     def __init__(self):
         self.asked, self.stopped, self.servers, self.ended = [], [], [], []
+        self.over = asyncio.Event()
 
 
 @contextlib.asynccontextmanager
@@ -489,6 +490,7 @@ async def over_quic(answers, trust=INSECURE, identity=None, alpn=None):
                 seen.stopped.append((event.stream_id, event.error_code))
             elif isinstance(event, ConnectionTerminated):
                 seen.ended.append(event.error_code)
+                seen.over.set()
 
         def answer(self, stream, request):
             assert len(request) == 74, request
@@ -619,6 +621,8 @@ class Quic(unittest.IsolatedAsyncioTestCase):
         async with over_quic({}) as (peer, seen):
             await fetch_from(peer)
             await peer.leave()
+            # The server hears of it when the datagram arrives.
+            await asyncio.wait_for(seen.over.wait(), 10)
             self.assertEqual(seen.ended, [0])
 
 
