@@ -53,8 +53,13 @@ impl Node {
 /// Parses the one document that `text` holds; an empty text is an empty mapping.
 pub(super) fn parse(text: &str) -> Result<Node, Problem> {
     let mut builder = Builder::default();
+    // The scanner tells of a text that breaks off one line after its end.
+    let last = text.matches(['\n', '\r']).count() + 1;
     for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| Problem::syntax(position(error.marker()), error.info()))?;
+        let (event, span) = event.map_err(|error| {
+            let at = position(error.marker());
+            Problem::syntax(Position { line: at.line.min(last), ..at }, error.info())
+        })?;
         builder.accept(event, position(&span.start))?;
     }
     let start = Position { line: 1, column: 1 };

@@ -256,3 +256,19 @@ proptest! {
         }
     }
 }
+
+/// Found by fuzzing: the YAML scanner tells of a word without a colon at the end of the text one line after it.
+#[test]
+fn a_text_that_breaks_off_is_wrong_in_its_last_line() {
+    for text in [
+        "download:\n  server:\n    socketPath: /s\n    re",
+        "download:\n  server: 1\n  re",
+        "a: [\n",
+        "a: \"\n\r",
+    ] {
+        let lines = text.matches(['\n', '\r']).count() + 1;
+        let problems = check(text).problems;
+        assert!(!problems.is_empty(), "{text:?}");
+        assert!(problems.iter().all(|problem| problem.at.line <= lines), "{text:?}: {problems:?}");
+    }
+}
