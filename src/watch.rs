@@ -4,7 +4,6 @@
 //! draws that order from a generator that nobody can seed: a shutdown would then be another run each time, and no
 //! simulation could repeat it.
 
-use crate::canary::planted;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -62,9 +61,6 @@ impl<T> Sender<T> {
 
     pub(crate) fn modify(&self, change: impl FnOnce(&mut T)) {
         change(&mut self.0.lock().value);
-        if planted("one-waiter-woken") {
-            return self.0.changed.notify_one();
-        }
         self.0.changed.notify_waiters();
     }
 }

@@ -54,12 +54,12 @@ impl Node {
 pub(super) fn parse(text: &str) -> Result<Node, Problem> {
     let mut builder = Builder::default();
     // The scanner tells of a text that breaks off one line after its end.
-    let last = text.matches(['\n', '\r']).count() + 1;
+    let mut lines = text.rsplit(['\n', '\r']);
+    let end = lines.next().map_or(0, |line| line.chars().count()) + 1;
+    let end = Position { line: lines.count() + 1, column: end };
+    let position = |marker: &Marker| Some(position(marker)).filter(|at| at.line <= end.line).unwrap_or(end);
     for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| {
-            let at = position(error.marker());
-            Problem::syntax(Position { line: at.line.min(last), ..at }, error.info())
-        })?;
+        let (event, span) = event.map_err(|error| Problem::syntax(position(error.marker()), error.info()))?;
         builder.accept(event, position(&span.start))?;
     }
     let start = Position { line: 1, column: 1 };

@@ -180,7 +180,7 @@ fn contradictions_are_named() {
 #[test]
 fn yaml_that_is_none_is_refused_with_its_place() {
     for (text, place) in [
-        ("storage: [", "2:1: "),
+        ("storage: [", "1:11: "),
         ("storage:\n  dir: a\n dir: b\n", "3:2: "),
         ("a: 1\na: 2\n", "2:1: `a` is given twice, first in line 1"),
         ("a: 1\n---\nb: 2\n", "2:1: a second document"),
