@@ -1,11 +1,14 @@
 //! What both sides of a test need: the runtime, the network, a task.
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
+use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use vortex_p2p::conformance::server::Fixture;
-use vortex_p2p::conformance::{CaseReport, Waits};
+use vortex_p2p::conformance::{CaseReport, Transport, Verdict, Waits};
 use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
 use vortex_p2p::session::Deadlines;
 use vortex_p2p::store::TaskKey;
@@ -68,4 +71,40 @@ pub(super) fn not_passed(reports: &[CaseReport]) -> Vec<String> {
         format!("{} {} {}: {}", report.word(), report.transport.name(), report.id, report.message)
     };
     reports.iter().filter(|report| report.word() != "pass").map(line).collect()
+}
+
+/// The requirements whose cases failed, each once and in order, and what the cases said.
+pub(super) fn failures(reports: &[CaseReport]) -> (Vec<&str>, Vec<String>) {
+    let failed = || reports.iter().filter(|report| report.verdict == Verdict::Fail);
+    let requirements: BTreeSet<&str> = failed().map(|report| report.id.split('/').next().unwrap()).collect();
+    let said = failed().map(|report| format!("{}: {}", report.id, report.message)).collect();
+    (requirements.into_iter().collect(), said)
+}
+
+/// What is wrong, the transports on which it shows, and the requirements whose cases have to fail for it.
+pub(super) type Planted<F> = (F, &'static [Transport], &'static [&'static str]);
+
+/// Each of `faults` that shows on `transport` is caught by the cases that name it, and by no other.
+pub(super) async fn each_is_caught<F: Copy + Debug, R: Future<Output = Vec<CaseReport>>>(
+    faults: &'static [Planted<F>],
+    transport: Transport,
+    run: impl Fn(F, Transport) -> R,
+) {
+    let faults = faults.iter().filter(|(_, transports, _)| transports.contains(&transport));
+    // Side by side, because most of the time is spent on waiting.
+    let wrong: Vec<String> = stream::iter(faults)
+        .map(|(fault, _, expected)| {
+            let running = run(*fault, transport);
+            async move {
+                let reports = running.await;
+                let (requirements, said) = failures(&reports);
+                (requirements != *expected)
+                    .then(|| format!("{fault:?}: expected {expected:?}, got {said:#?}"))
+            }
+        })
+        .buffer_unordered(6)
+        .filter_map(|wrong| async { wrong })
+        .collect()
+        .await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

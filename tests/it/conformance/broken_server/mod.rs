@@ -4,12 +4,12 @@ mod quic;
 mod react;
 mod tcp;
 
-use super::world::{fixture, network, runtime};
+use super::world::{Planted, each_is_caught, fixture, network, runtime};
 use react::Broken;
 use std::sync::Arc;
 use std::time::Duration;
 use vortex_p2p::conformance::server::{Target, check, list};
-use vortex_p2p::conformance::{RunSettings, Transport, Verdict, Waits};
+use vortex_p2p::conformance::{CaseReport, RunSettings, Transport, Waits};
 use vortex_p2p::session::Deadlines;
 
 /// What a server does wrong.
@@ -100,7 +100,7 @@ enum Fault {
 use Fault as F;
 
 /// Every fault, the transports over which it is tried, and the requirements whose cases catch it. No other case may fail.
-const FAULTS: &[(Fault, &[Transport], &[&str])] = {
+const FAULTS: &[Planted<Fault>] = {
     const BOTH: &[Transport] = &[Transport::Tcp, Transport::Quic];
     const TCP: &[Transport] = &[Transport::Tcp];
     const QUIC: &[Transport] = &[Transport::Quic];
@@ -202,7 +202,7 @@ const SLOW: &[Fault] = &[
 ];
 
 /// What a run against a server with `fault` shows: the requirements whose cases fail, and which those are.
-async fn caught(fault: Fault, transport: Transport) -> (Vec<&'static str>, Vec<String>) {
+async fn run(fault: Fault, transport: Transport) -> Vec<CaseReport> {
     let fixture = fixture();
     let broken = Broken { fault, fixture: Arc::new(fixture.clone()) };
     let address = broken.listen(transport).await;
@@ -213,39 +213,15 @@ async fn caught(fault: Fault, transport: Transport) -> (Vec<&'static str>, Vec<S
     let select = list().into_iter().filter(|case| !case.slow || SLOW.contains(&fault));
     let select = select.map(|case| case.id.to_owned()).collect();
     let settings = RunSettings { strict: true, select, concurrency: 16, ..RunSettings::default() };
-    let reports = check(runtime(), network(), target, &settings).await;
-    let failed = reports.iter().filter(|report| report.verdict == Verdict::Fail);
-    let mut requirements: Vec<&str> =
-        failed.clone().map(|report| report.id.split('/').next().unwrap()).collect();
-    requirements.dedup();
-    requirements.sort_unstable();
-    requirements.dedup();
-    (requirements, failed.map(|report| format!("{}: {}", report.id, report.message)).collect())
-}
-
-async fn each_is_caught(transport: Transport) {
-    use futures_util::stream::{self, StreamExt as _};
-    let faults = FAULTS.iter().filter(|(_, transports, _)| transports.contains(&transport));
-    // Side by side, because most of the time is spent on waiting.
-    let wrong: Vec<String> = stream::iter(faults)
-        .map(|(fault, _, expected)| async move {
-            let (requirements, failures) = caught(*fault, transport).await;
-            (requirements != *expected)
-                .then(|| format!("{fault:?}: expected {expected:?}, got {failures:#?}"))
-        })
-        .buffer_unordered(6)
-        .filter_map(|wrong| async { wrong })
-        .collect()
-        .await;
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    check(runtime(), network(), target, &settings).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_fault_of_a_tcp_server_is_caught_by_the_case_that_names_it() {
-    each_is_caught(Transport::Tcp).await;
+    each_is_caught(FAULTS, Transport::Tcp, run).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_fault_of_a_quic_server_is_caught_by_the_case_that_names_it() {
-    each_is_caught(Transport::Quic).await;
+    each_is_caught(FAULTS, Transport::Quic, run).await;
 }
