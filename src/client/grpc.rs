@@ -110,30 +110,6 @@ impl GrpcClient {
         Ok(Answer::new(piece, GrpcSource { request: Some(request), content }))
     }
 
-    /// What the bytes of a response become, without HTTP/2 around them: the length and the content of the piece.
-    ///
-    /// # Errors
-    /// As [`GrpcClient::request`].
-    #[cfg(fuzzing)]
-    pub fn read_response<'a>(
-        ask: Ask,
-        parts: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<(u64, Vec<u8>), RequestError> {
-        let mut reader = MessageReader::for_piece(ask.length);
-        for part in parts {
-            reader.receive(part).map_err(|error| bad(error.to_string()))?;
-        }
-        let (request, piece, content) = accept(ask, reader.into_message())?;
-        let mut source = GrpcSource { request: Some(request), content };
-        let mut taken = Vec::new();
-        loop {
-            match source.progress()? {
-                Progress::Content(bytes) => taken.extend_from_slice(&bytes),
-                Progress::Complete(_) => return Ok((piece.length.into(), taken)),
-            }
-        }
-    }
-
     /// Sends the request and waits for the headers of its response.
     async fn call(&self, ask: &Ask) -> Result<Response<RecvStream>, RequestError> {
         let uri = Uri::builder()

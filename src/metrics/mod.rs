@@ -2,10 +2,8 @@
 //!
 //! What Dragonfly has a name for has it here (`dragonfly_client_upload_traffic`, …); the rest begins with `vortex_`.
 
-mod downloads;
 mod http;
 
-pub use downloads::Downloads;
 pub use http::{Page, serve};
 
 use crate::server::{Limit, ServerSettings, ServerStats};
@@ -85,15 +83,6 @@ impl Exposition {
                 "Error packets, and statuses of gRPC, that were sent.",
                 stats.refused,
             )
-    }
-
-    /// The figures of downloads.
-    ///
-    /// # Errors
-    /// As of [`server`](Self::server).
-    pub fn downloads(self, downloads: &Downloads) -> prometheus::Result<Self> {
-        downloads.collectors().into_iter().try_for_each(|it| self.0.register(it))?;
-        Ok(self)
     }
 
     /// What Prometheus reads.
