@@ -173,7 +173,7 @@ async fn get(
     let ways = wanted.peers.concat();
     let (downloaders, endpoint) =
         downloaders(world, &wanted.trust, &arguments.identity, &ways, config).await?;
-    let done = fetch(world, arguments, output, &wanted, downloaders).await;
+    let done = fetch(world, arguments, config, output, &wanted, downloaders).await;
     if let Some(endpoint) = endpoint {
         leave(world, &endpoint).await;
     }
@@ -191,6 +191,7 @@ async fn leave(world: &World, endpoint: &QuicEndpoint) {
 async fn fetch(
     world: &World,
     arguments: &Arguments,
+    config: &Config,
     output: &Output,
     wanted: &Wanted,
     downloaders: DownloaderFactory,
@@ -208,7 +209,7 @@ async fn fetch(
             let store = import::open(world, &staging.dir).await?;
             let served = Arc::new(store.clone());
             let Arguments { share, identity, .. } = arguments;
-            let share = Share::begin(world, share, identity, served, wanted.key, &progress).await?;
+            let share = Share::begin(world, config, share, identity, served, wanted.key, &progress).await?;
             (geometry(&downloaders, wanted, &peers, arguments).await?, store, share)
         }
     };

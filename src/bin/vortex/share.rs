@@ -2,7 +2,7 @@
 
 use crate::exit::{Exit, Failure};
 use crate::progress::{Line, Progress};
-use crate::serve::listen;
+use crate::serve::{listen, server_settings};
 use crate::service::StopSignals;
 use crate::world::{IdentityArguments, World};
 use clap::Args;
@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use vortex_p2p::config::Config;
 use vortex_p2p::downloader::Protocol;
-use vortex_p2p::server::{ServerSettings, StorageServer};
+use vortex_p2p::server::StorageServer;
 use vortex_p2p::store::{SharedStore, TaskKey};
 use vortex_p2p::transport::tls::{Identity, ServerIdentity, ServerTls};
 
@@ -48,6 +48,7 @@ impl Share {
     /// Begins to serve what is in `store`, and says where; `None` where that was not asked for.
     pub(crate) async fn begin(
         world: &World,
+        config: &Config,
         arguments: &ShareArguments,
         identity: &IdentityArguments,
         store: SharedStore,
@@ -72,13 +73,12 @@ impl Share {
         let tls = ServerTls::new(&world.crypto, &ServerIdentity::new(own), &identity.admission()?)
             .map_err(|error| usage(&error))?;
         let stop = StopSignals::listen()?;
-        let server = StorageServer::new(world.runtime.clone(), store, ServerSettings::default());
+        let server = StorageServer::new(world.runtime.clone(), store, server_settings(config));
         let at = |given: Option<SocketAddr>, protocol: Protocol| {
             given.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), protocol.default_port()))
         };
         let (quic, tcp) = (at(arguments.quic, Protocol::Quic), at(arguments.tcp, Protocol::Tcp));
-        let (quic, tcp) =
-            listen(world, &server, &Config::default(), quic, tcp, &tls, identity.insecure).await?;
+        let (quic, tcp) = listen(world, &server, config, quic, tcp, &tls, identity.insecure).await?;
         let ready = Ready { task: task.id.to_string(), quic, tcp };
         if progress.is_json() {
             progress.line(&Line::Serving { task: ready.task, quic, tcp });
