@@ -219,7 +219,7 @@ fn servers(every: Every) -> Points {
 
 #[test]
 fn a_sample_of_kills() {
-    for points in [imports(Every(13)), downloads(Every(61), |_| {}), servers(Every(29))] {
+    for points in [imports(Every(13)), downloads(Every(31), |_| {}), servers(Every(17))] {
         assert!(points.total() > 5, "{points}");
     }
 }
