@@ -12,4 +12,6 @@
 mod attacks;
 mod clients;
 mod endurance;
+mod liar;
+mod replay;
 mod victim;

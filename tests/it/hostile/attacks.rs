@@ -1,6 +1,7 @@
 //! The attacks.
 
-use super::clients::{client, dialer, fetch_one};
+use super::clients::{EVIL, client, dialer, fetch_one};
+use super::replay::{Flight, capture};
 use super::victim::{PIECE, Victim};
 use bytes::Bytes;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,14 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use vortex_p2p::client::Ask;
 use vortex_p2p::downloader::{Dialer, Protocol};
 use vortex_p2p::store::TaskKey;
-use vortex_p2p::wire::Download;
-
-/// The attacker's address; the honest client has another.
-const EVIL: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+use vortex_p2p::wire::{Download, ErrorCode, Message, Packet};
 
 /// What is done to the server, without end. How often is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +31,12 @@ enum Attack {
     ResetsGrpc,
     Fragments,
     Noise,
+    Replay,
+    Paths,
 }
 
 impl Attack {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::DeclaredTcp,
         Self::DeclaredQuic,
         Self::DeclaredGrpc,
@@ -50,6 +50,8 @@ impl Attack {
         Self::ResetsGrpc,
         Self::Fragments,
         Self::Noise,
+        Self::Replay,
+        Self::Paths,
     ];
 
     /// What is sent, and what is counted.
@@ -70,6 +72,8 @@ impl Attack {
             Self::ResetsGrpc => ("HTTP/2: calls that are reset at once", "calls"),
             Self::Fragments => ("TCP: requests in segments of one byte", "requests"),
             Self::Noise => ("TCP: 64 KiB of noise, again and again", "connections"),
+            Self::Replay => ("QUIC: copies of a client's first packets, with early requests", "datagrams"),
+            Self::Paths => ("TCP, QUIC, gRPC: paths in place of a task id", "requests"),
         }
     }
 
@@ -95,6 +99,10 @@ struct Attacker {
     grpc: SocketAddr,
     task: TaskKey,
     dialer: Dialer,
+    /// What is sent again and again, where that is the attack.
+    flight: Flight,
+    /// Bytes that came back for it.
+    returned: AtomicU64,
     blows: AtomicU64,
     stop: AtomicBool,
 }
@@ -249,6 +257,49 @@ impl Attacker {
                 let _ = stream.write_all(&noise).await;
                 let _ = stream.read_to_end(&mut Vec::new()).await;
             }
+            Attack::Replay => {
+                let socket = UdpSocket::bind(SocketAddr::new(EVIL.into(), 0)).await.ok()?;
+                let mut returned = [0; 1 << 16];
+                loop {
+                    for datagram in &self.flight {
+                        socket.send_to(datagram, self.quic).await.ok()?;
+                        self.struck();
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                    while let Ok(length) = socket.try_recv(&mut returned) {
+                        self.returned.fetch_add(length as u64, Ordering::Relaxed);
+                    }
+                }
+            }
+            Attack::Paths => {
+                let client = self.dialer.quic(self.quic).await.ok()?;
+                let mut stream = self.connect(self.tcp).await.ok()?;
+                let http2 = self.http2().await?;
+                for name in names() {
+                    let mut request = self.request();
+                    request[6..70].copy_from_slice(&name);
+                    stream.write_all(&request).await.ok()?;
+                    assert_refused(&mut stream).await?;
+                    self.struck();
+
+                    let (mut send, mut receive) = client.connection().open_bi().await.ok()?;
+                    send.write_all(&request).await.ok()?;
+                    assert_refused(&mut receive).await?;
+                    self.struck();
+
+                    // Here a name may be of any length.
+                    for name in [name.to_vec(), name.repeat(50), Vec::new()] {
+                        let Ok(name) = String::from_utf8(name) else { continue };
+                        let mut requests = http2.clone().ready().await.ok()?;
+                        let (response, mut send) = requests.send_request(post(), false).ok()?;
+                        send.send_data(grpc_request(name.as_bytes()), true).ok()?;
+                        let response = response.await.ok()?;
+                        assert_eq!(response.headers()["grpc-status"], "3", "invalid argument: {name:?}");
+                        self.struck();
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
         }
         Some(())
     }
@@ -269,14 +320,59 @@ impl Attacker {
         Some(requests)
     }
 
-    /// `DownloadPieceRequest` in its frame: fields 2 and 3.
     fn grpc_request(&self) -> Bytes {
-        let mut message = vec![0x12, 64];
-        message.extend_from_slice(self.task.id.as_bytes());
-        message.extend_from_slice(&[0x18, 0]);
-        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-        [&[0][..], &length, &message].concat().into()
+        grpc_request(self.task.id.as_bytes())
     }
+}
+
+/// `DownloadPieceRequest` in its frame: fields 2 and 3.
+fn grpc_request(task: &[u8]) -> Bytes {
+    let mut message = vec![0x12];
+    // At most 14 bits.
+    message.extend_from_slice(&[task.len() as u8 & 0x7F | 0x80, (task.len() >> 7) as u8]);
+    message.extend_from_slice(task);
+    message.extend_from_slice(&[0x18, 0]);
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0][..], &length, &message].concat().into()
+}
+
+/// Bytes in place of a task id which lead somewhere else where they become part of a path.
+fn names() -> Vec<[u8; 64]> {
+    let filled = |begin: &str, fill: u8| {
+        let mut name = [fill; 64];
+        name[..begin.len()].copy_from_slice(begin.as_bytes());
+        name
+    };
+    vec![
+        filled("../../../../../../../../etc/passwd", b'\0'),
+        filled("../../../../../../../../etc/passwd", b'/'),
+        filled("/etc/passwd", b'\0'),
+        filled("/proc/self/environ", b' '),
+        filled("index.redb", b'\0'),
+        filled("0000000000000000.content", b'\0'),
+        filled("..\\..\\", b'0'),
+        filled("%2e%2e%2f%2e%2e%2f", b'0'),
+        filled("file:///etc/", b'.'),
+        filled("..", b'0'),
+        filled("\u{2025}\u{ff0f}", b'0'),
+        filled("ABCDEF", b'0'),
+        filled("", b'\0'),
+        [0xFF; 64],
+    ]
+}
+
+/// Reads an Error packet that calls the request before it invalid, and repeats nothing of it.
+async fn assert_refused(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<()> {
+    let mut packet = vec![0; 6];
+    stream.read_exact(&mut packet).await.ok()?;
+    let length = u32::from_be_bytes(packet[2..].try_into().unwrap());
+    packet.resize(6 + length as usize, 0);
+    stream.read_exact(&mut packet[6..]).await.ok()?;
+    let Message::Error(error) = Packet::decode_exact(&packet).unwrap().message else { panic!("{packet:?}") };
+    assert_eq!(error.code, ErrorCode::InvalidArgument);
+    let message = error.message.as_str();
+    assert!(!message.contains(['/', '\\', '\0']), "{message:?}");
+    Some(())
 }
 
 fn post() -> http::Request<()> {
@@ -319,12 +415,19 @@ async fn honest(victim: &Victim, until: Until) -> u32 {
 /// What an attack did.
 struct Outcome {
     blows: u64,
+    /// Bytes of the replayed packets, and of what they brought the attacker.
+    replayed: (u64, u64),
     idle: u64,
     peak: u64,
     honest: u32,
 }
 
 async fn suffer(victim: &Victim, attack: Attack, until: Until) -> Outcome {
+    let task = victim.tasks[victim.tasks.len() - 1];
+    let flight = match attack {
+        Attack::Replay => capture(&dialer(EVIL).await, victim.address(Protocol::Quic), task).await,
+        _ => Flight::new(),
+    };
     victim.forget_peak();
     let idle = victim.held().resident;
     let attacker = Arc::new(Attacker {
@@ -332,8 +435,10 @@ async fn suffer(victim: &Victim, attack: Attack, until: Until) -> Outcome {
         tcp: victim.address(Protocol::Tcp),
         quic: victim.address(Protocol::Quic),
         grpc: victim.address(Protocol::Grpc),
-        task: victim.tasks[victim.tasks.len() - 1],
+        task,
         dialer: dialer(EVIL).await,
+        flight,
+        returned: AtomicU64::new(0),
         blows: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     });
@@ -344,7 +449,9 @@ async fn suffer(victim: &Victim, attack: Attack, until: Until) -> Outcome {
     for hand in hands {
         hand.await.unwrap();
     }
-    Outcome { blows: attacker.blows.load(Ordering::Relaxed), idle, peak, honest }
+    let blows = attacker.blows.load(Ordering::Relaxed);
+    let sent = blows * attacker.flight.concat().len() as u64 / attacker.flight.len().max(1) as u64;
+    Outcome { blows, replayed: (sent, attacker.returned.load(Ordering::Relaxed)), idle, peak, honest }
 }
 
 /// Memory that any of these attacks may cost: a quarter of one header's claim, and what 400 answers under way hold.
@@ -360,6 +467,16 @@ async fn memory_is_bounded_and_others_are_served() {
         assert!(outcome.blows > 0, "{attack:?} never struck");
         let grown = outcome.peak.saturating_sub(outcome.idle);
         assert!(grown < BOUND, "{attack:?}: {} MiB more", grown >> 20);
+        // To an address that has not shown that it is the client's goes thrice what came from it, as RFC 9000 has it, in
+        // whole datagrams; and no copy is answered on its own.
+        let (sent, returned) = outcome.replayed;
+        assert!(returned <= 3 * sent + (1 << 16), "{returned} bytes for {sent}");
+        for name in victim.files() {
+            let serial = name.strip_suffix(".content");
+            let is_ours =
+                serial.is_some_and(|serial| u64::from_str_radix(serial, 16).is_ok() && serial.len() == 16);
+            assert!(is_ours || name == "index.redb" || name == "lock", "{attack:?} made a file {name:?}");
+        }
     }
 }
 
@@ -384,4 +501,5 @@ async fn table() {
             outcome.honest,
         );
     }
+    println!("{}", super::liar::measure(&Victim::new(PIECE), time).await);
 }

@@ -12,6 +12,9 @@ use vortex_p2p::transport::quic::{QuicEndpoint, QuicSettings};
 use vortex_p2p::transport::tls::{ClientTls, Crypto, Trust};
 use vortex_p2p::transport::{SocketSettings, TokioNetwork};
 
+/// The attacker's address; the honest client has another.
+pub(super) const EVIL: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+
 /// What dials from `address` and trusts everybody.
 pub(super) async fn dialer(address: Ipv4Addr) -> Dialer {
     let runtime: SharedRuntime = Arc::new(TokioRuntime);

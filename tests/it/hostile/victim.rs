@@ -75,25 +75,37 @@ impl Victim {
     }
 
     pub(super) fn held(&self) -> Held {
-        let process = format!("/proc/{}", self.serving.pid());
-        let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
-        let number = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-        };
         let store = std::fs::read_dir(self.directory.path().join("store")).unwrap();
-        Held {
-            resident: number("VmRSS:") << 10,
-            peak: number("VmHWM:") << 10,
-            descriptors: std::fs::read_dir(format!("{process}/fd")).unwrap().count(),
-            threads: number("Threads:"),
-            disk: store.map(|entry| entry.unwrap().metadata().map_or(0, |entry| entry.len())).sum(),
-        }
+        let disk = store.map(|entry| entry.unwrap().metadata().map_or(0, |entry| entry.len())).sum();
+        Held { disk, ..held(self.serving.pid()) }
+    }
+
+    /// The names in the directory of its store.
+    pub(super) fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.directory.path().join("store")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     /// From now on the peak is counted anew.
     pub(super) fn forget_peak(&self) {
         std::fs::write(format!("/proc/{}/clear_refs", self.serving.pid()), "5").unwrap();
+    }
+}
+
+/// What a process holds, but for its store.
+pub(super) fn held(pid: u32) -> Held {
+    let process = format!("/proc/{pid}");
+    let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+    let number = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    Held {
+        resident: number("VmRSS:") << 10,
+        peak: number("VmHWM:") << 10,
+        descriptors: std::fs::read_dir(format!("{process}/fd")).unwrap().count(),
+        threads: number("Threads:"),
+        disk: 0,
     }
 }
 
