@@ -137,11 +137,16 @@ impl Shared {
         self.admission.counters.piece(kind, |piece| count(&piece.begun, 1));
     }
 
-    /// Counts how an answer with a piece ended.
-    pub(super) fn ended(&self, kind: PieceKind, ended: Result<(), BrokenOff>) {
-        self.admission.counters.piece(kind, |piece| count(&piece.failed, ended.is_err().into()));
-        if ended == Err(BrokenOff::Late) {
-            self.admission.met(Limit::LeastRate);
+    /// Counts how an answer with a piece ended, and takes the piece out of service where its content turned out to be
+    /// another while it was sent.
+    pub(super) async fn ended(&self, download: Download, ended: Result<(), BrokenOff>) {
+        self.admission.counters.piece(download.kind, |piece| count(&piece.failed, ended.is_err().into()));
+        match ended {
+            Err(BrokenOff::Late) => {
+                self.admission.met(Limit::LeastRate);
+            }
+            Err(BrokenOff::Corrupt) => self.quarantine(download).await,
+            _ => {}
         }
     }
 
@@ -180,8 +185,7 @@ impl Shared {
         })
     }
 
-    /// Takes a piece out of service whose content turned out to be another while it was sent.
-    pub(super) async fn quarantine(&self, download: Download) {
+    async fn quarantine(&self, download: Download) {
         tracing::error!(task = %download.task_id, piece = download.number, "stored piece is damaged");
         if let Err(error) = self.store.mark_damaged(download).await {
             tracing::warn!(%error, "the damaged piece is out of service until the restart only");

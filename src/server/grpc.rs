@@ -206,16 +206,13 @@ async fn answer(
     let to = Recipient { shared, place, kind: download.kind };
     shared.begun(download.kind);
     let sent = found.send(&to, &mut sink).await;
-    shared.ended(download.kind, sent);
+    shared.ended(download, sent).await;
     let status = match sent {
         Ok(()) => Status::OK,
         // A stream that is dropped before its end is reset by h2, as cancelled.
         Err(BrokenOff::Gone | BrokenOff::Late) => return Ok(()),
         Err(BrokenOff::Store) => Status::new(Code::Internal, "the store failed within the answer"),
-        Err(BrokenOff::Corrupt) => {
-            shared.quarantine(download).await;
-            Status::new(Code::Internal, "the stored piece is damaged")
-        }
+        Err(BrokenOff::Corrupt) => Status::new(Code::Internal, "the stored piece is damaged"),
     };
     let mut trailers = HeaderMap::new();
     status.write(&mut trailers);

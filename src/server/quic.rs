@@ -329,7 +329,7 @@ impl Request {
                 Either::Right(_) => Err(BrokenOff::Late),
             }
         };
-        shared.ended(download.kind, sent);
+        shared.ended(download, sent).await;
         match sent {
             Ok(()) => {
                 //= VTX-QUC-015
@@ -341,10 +341,7 @@ impl Request {
             //= VTX-ERR-013
             Err(BrokenOff::Store) => reset(&mut self.send, AppCode::Internal),
             Err(BrokenOff::Late) => reset(&mut self.send, AppCode::Deadline),
-            Err(BrokenOff::Corrupt) => {
-                reset(&mut self.send, AppCode::DigestMismatch);
-                shared.quarantine(download).await;
-            }
+            Err(BrokenOff::Corrupt) => reset(&mut self.send, AppCode::DigestMismatch),
         }
     }
 

@@ -226,7 +226,8 @@ impl Connection {
         {
             shared.begun(download.kind);
             let sent = self.send_file(&mut found, &to, file, begin).await;
-            shared.ended(download.kind, sent);
+            shared.ended(download, sent).await;
+            //= VTX-TCP-010
             return Ok(sent?);
         }
         let _memory = match shared.memory(id, place, found.in_memory()).await {
@@ -235,11 +236,8 @@ impl Connection {
         };
         shared.begun(download.kind);
         let sent = found.send(&to, &mut TcpSink { shared: &shared, stream: &mut self.stream }).await;
-        shared.ended(download.kind, sent);
+        shared.ended(download, sent).await;
         //= VTX-TCP-010
-        if sent == Err(BrokenOff::Corrupt) {
-            shared.quarantine(download).await;
-        }
         Ok(sent?)
     }
 

@@ -2,5 +2,7 @@
 
 mod auto;
 mod pooled;
+#[cfg(feature = "disk")]
+mod quarantine;
 mod transfer;
 pub(crate) mod world;

@@ -10,5 +10,7 @@ mod files;
 #[cfg(feature = "disk")]
 mod group;
 #[cfg(feature = "disk")]
+mod interleaved;
+#[cfg(feature = "disk")]
 mod manifest;
 mod world;

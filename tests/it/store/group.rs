@@ -88,3 +88,41 @@ fn a_store_of_many_pieces_opens_at_once() {
     assert_eq!((task.held, task.pinned), (MANY.into(), true));
     assert!(recovered < bound, "{recovered}");
 }
+
+#[test]
+fn a_store_of_many_tasks_opens_at_once() {
+    use vortex_p2p::store::disk::ImportOptions;
+    use vortex_p2p::wire::{Algorithm, PieceLength};
+    const TASKS: u32 = 1000;
+    const PIECES: u32 = 100;
+    let (disk, runtime) = (CrashDisk::default(), Inline::new());
+    let store = ready(DiskStore::open(Arc::new(disk.clone()), runtime.clone())).unwrap();
+    let options = ImportOptions {
+        kind: PieceKind::Piece,
+        piece_length: Some(PieceLength::try_from(4).unwrap()),
+        algorithm: Algorithm::Crc32,
+    };
+    for number in 0..TASKS {
+        let content = number.to_be_bytes().repeat(PIECES as usize);
+        ready(store.import_reader(std::io::Cursor::new(content), u64::from(4 * PIECES), options)).unwrap();
+    }
+    drop(store);
+    let (before, begun) = (disk.operations(), std::time::Instant::now());
+    let mut store = None;
+    let cost = allocation_counter::measure(|| store = Some(open(&disk, &runtime)));
+    let operations = disk.operations() - before;
+    println!(
+        "to open {TASKS} tasks of {PIECES} pieces: {operations} operations, {} allocations, {} KiB at most, {:?}",
+        cost.count_total,
+        cost.bytes_max >> 10,
+        begun.elapsed()
+    );
+    let store = store.unwrap();
+    let tasks = ready(store.tasks()).unwrap();
+    assert_eq!(tasks.len(), TASKS as usize);
+    assert!(tasks.iter().all(vortex_p2p::store::Task::is_complete));
+    // By the task, and not by the piece. (With debug assertions redb walks its pages at each opening.)
+    let pieces = u64::from(TASKS * PIECES);
+    assert!(operations < pieces / 20, "{operations}");
+    assert!(cost.count_total < pieces, "{}", cost.count_total);
+}

@@ -41,6 +41,16 @@ impl Inline {
         }
     }
 
+    /// Runs one of the jobs that wait, if any.
+    #[cfg(feature = "disk")]
+    pub(crate) fn run_one(&self, choice: usize) {
+        let take = |jobs: &mut VecDeque<Job>| jobs.remove(choice % jobs.len().max(1));
+        let job = self.held.lock().unwrap().as_mut().and_then(take);
+        if let Some(job) = job {
+            job();
+        }
+    }
+
     /// From here on blocking jobs run on the spot again.
     #[cfg(feature = "disk")]
     pub(crate) fn release(&self) {
