@@ -193,12 +193,15 @@ async fn lie(
             continue;
         };
         let turn = told.fetch_add(1, Ordering::Relaxed) as usize;
-        let (answer, endless) = Lie::ALL[turn % Lie::ALL.len()].answer(id, asked, &whole);
+        let lie = Lie::ALL[turn % Lie::ALL.len()];
+        let (answer, endless) = lie.answer(id, asked, &whole);
         write.write_all(&answer).await.ok()?;
-        while endless {
-            write.write_all(&[0x5A; 1 << 14]).await.ok()?;
+        if endless {
+            loop {
+                write.write_all(&[0x5A; 1 << 14]).await.ok()?;
+            }
         }
-        if answer.len() > 6 && Lie::ALL[turn % Lie::ALL.len()] == Lie::Cut {
+        if lie == Lie::Cut {
             write.shutdown().await.ok()?;
         }
     }
