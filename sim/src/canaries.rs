@@ -88,6 +88,22 @@ const fn canary(
     Canary { name, area, about, scenario, within }
 }
 
+/// Whether each of `names` is a canary's.
+///
+/// # Errors
+/// With the first that is not, and those that are.
+pub fn check_names(names: &[String]) -> io::Result<()> {
+    let is_known = |name: &str| ALL.iter().any(|canary| canary.name == name);
+    let Some(unknown) = names.iter().find(|name| !is_known(name)) else { return Ok(()) };
+    let known: Vec<&str> = ALL.iter().map(|canary| canary.name).collect();
+    Err(io::Error::other(format!("expected one of {}, got {unknown}", known.join(", "))))
+}
+
+/// The bug that is alive in this process, if its build has any.
+pub fn alive() -> Option<String> {
+    cfg!(vortex_canary).then(|| std::env::var(VARIABLE).ok()).flatten()
+}
+
 /// In how many seeds a canary was caught.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caught {

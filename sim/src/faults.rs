@@ -1,7 +1,8 @@
 //! What can go wrong, how strongly it does in one run, and whether it ever mattered.
 
+use crate::mask::Mask;
 use crate::rng::Seed;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +12,7 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// One kind of trouble.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// Single packets are lost.
@@ -131,7 +132,7 @@ impl Swarm {
 }
 
 /// How often a fault was ready to act, acted, and was noticed by the protocol.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Runs (or times) in which it could have acted.
     pub armed: u64,
@@ -180,31 +181,82 @@ impl Report {
     }
 }
 
-/// The report of a run while it runs, shared by all that write to it.
+/// The report of a run while it runs, shared by all that write to it; and the mask that decides which faults act.
 #[derive(Debug, Clone, Default)]
-pub struct Ledger(Arc<Mutex<Report>>);
+pub struct Ledger(Arc<Mutex<Book>>);
+
+#[derive(Debug, Default)]
+struct Book {
+    report: Report,
+    mask: Mask,
+    /// Faults that were drawn so far, whether or not the mask let them act.
+    drawn: BTreeMap<Fault, u64>,
+}
+
+impl Book {
+    fn tally(&mut self, fault: Fault) -> &mut Tally {
+        self.report.faults.entry(fault).or_default()
+    }
+
+    /// Whether the mask leaves out the next fault of this kind.
+    fn spares(&mut self, fault: Fault) -> bool {
+        let drawn = self.drawn.entry(fault).or_default();
+        *drawn += 1;
+        !self.mask.lets(fault, *drawn - 1)
+    }
+}
 
 impl Ledger {
+    /// One for a run in which only those faults act that `mask` lets.
+    pub(crate) fn new(mask: Mask) -> Self {
+        Ledger(Arc::new(Mutex::new(Book { mask, ..Book::default() })))
+    }
+
     /// `fault` is ready to act.
     pub fn armed(&self, fault: Fault) {
-        lock(&self.0).faults.entry(fault).or_default().armed += 1;
+        lock(&self.0).tally(fault).armed += 1;
+    }
+
+    /// Whether the run's mask leaves out `fault`, which chance or the scenario has just brought about. To be asked once
+    /// for each time, before anything comes of it.
+    #[must_use]
+    pub fn spares(&self, fault: Fault) -> bool {
+        lock(&self.0).spares(fault)
+    }
+
+    /// Whether `fault` acts now, as it does unless it is spared.
+    #[must_use]
+    pub fn acts(&self, fault: Fault) -> bool {
+        let mut book = lock(&self.0);
+        let acts = !book.spares(fault);
+        book.tally(fault).fired += u64::from(acts);
+        acts
+    }
+
+    /// Whether `fault` is ready to act from now on, as it is unless it is spared: a cut, say, which acts on each packet.
+    #[must_use]
+    pub fn happens(&self, fault: Fault) -> bool {
+        let mut book = lock(&self.0);
+        let happens = !book.spares(fault);
+        book.tally(fault).armed += u64::from(happens);
+        happens
     }
 
     /// `fault` acted.
     pub fn fired(&self, fault: Fault) {
-        lock(&self.0).faults.entry(fault).or_default().fired += 1;
+        lock(&self.0).tally(fault).fired += 1;
     }
 
     /// The protocol noticed `fault`, `times` times.
     pub fn seen(&self, fault: Fault, times: u64) {
-        lock(&self.0).faults.entry(fault).or_default().seen += times;
+        lock(&self.0).tally(fault).seen += times;
     }
 
     /// The protocol noticed something `times` times that each of `faults` explains: counted for those that acted.
     pub fn noticed(&self, times: u64, faults: &[Fault]) {
-        let mut report = lock(&self.0);
+        let mut book = lock(&self.0);
         for fault in faults {
-            if let Some(tally) = report.faults.get_mut(fault).filter(|tally| tally.fired > 0) {
+            if let Some(tally) = book.report.faults.get_mut(fault).filter(|tally| tally.fired > 0) {
                 tally.seen += times;
             }
         }
@@ -212,16 +264,21 @@ impl Ledger {
 
     /// Declares that `state` has to be reached in some run.
     pub fn expect_sometimes(&self, state: &'static str) {
-        lock(&self.0).sometimes.entry(state).or_default();
+        lock(&self.0).report.sometimes.entry(state).or_default();
     }
 
     /// `state` was reached.
     pub fn sometimes(&self, state: &'static str) {
-        *lock(&self.0).sometimes.entry(state).or_default() += 1;
+        *lock(&self.0).report.sometimes.entry(state).or_default() += 1;
     }
 
     /// What was written so far.
     pub fn report(&self) -> Report {
-        lock(&self.0).clone()
+        lock(&self.0).report.clone()
+    }
+
+    /// Faults that were drawn so far, by kind, whether or not they acted.
+    pub fn drawn(&self) -> BTreeMap<Fault, u64> {
+        lock(&self.0).drawn.clone()
     }
 }

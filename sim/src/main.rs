@@ -1,19 +1,20 @@
 //! `cargo sim`: runs scenarios over seeds, and replays one of them.
 
+mod replay;
+
 use clap::{Parser, Subcommand};
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use replay::{Look, One};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use vortex_sim::canaries::{self, Caught, Hunt};
 use vortex_sim::faults::{Fault, Level, Swarm};
-use vortex_sim::pcap;
+use vortex_sim::report;
 use vortex_sim::research;
 use vortex_sim::rng::Seed;
 use vortex_sim::runner::{self, ENOUGH_SEEDS, Line, Seeds, Summary};
 use vortex_sim::scenario::{self, Scenario};
-use vortex_sim::trace::Keep;
-use vortex_sim::world::{self, World};
+use vortex_sim::world::World;
 
 /// Deterministic simulation of Vortex peers under faults.
 #[derive(Debug, Parser)]
@@ -58,26 +59,27 @@ enum Action {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         seeds: Option<u64>,
     },
-    /// Run one seed again and look at it.
+    /// Run one seed, or the run of a file, again and look at it; exit code 1 on a violation, or where a file's run does not
+    /// end as the file says.
     Replay {
-        /// Where to run.
-        #[arg(long, default_value = "turmoil")]
-        world: World,
-        /// The scenario.
-        #[arg(long, value_parser = scenarios)]
-        scenario: Scenarios,
-        /// The seed.
-        #[arg(long)]
-        seed: u64,
-        /// Print what the hosts did, and what became of every packet.
-        #[arg(long)]
-        timeline: bool,
-        /// Print the same as JSON, one object a line.
-        #[arg(long)]
-        events: bool,
-        /// Write what the hosts sent to a capture file, with the keys to read it.
+        /// Runs that were saved: by shrink, or as a regression.
+        #[arg(value_name = "FILE", required_unless_present = "scenario", conflicts_with_all = ["world", "scenario", "seed", "canary"])]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        one: Option<One>,
+        #[command(flatten)]
+        look: Look,
+    },
+    /// Leave out what faults a failing seed does not need to fail, and save the rest to be replayed.
+    Shrink {
+        #[command(flatten)]
+        one: One,
+        /// Where to save it [default: target/shrunk/SCENARIO-SEED.json].
         #[arg(long, value_name = "FILE")]
-        pcap: Option<PathBuf>,
+        out: Option<PathBuf>,
+        /// Runs to spend on it.
+        #[arg(long, value_name = "N", default_value_t = 500)]
+        runs: u64,
     },
     /// Measure transfers over a grid of paths, and write the pictures and tables of the book.
     Research {
@@ -87,6 +89,15 @@ enum Action {
         /// Seeds for each value, which is their median.
         #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
         seeds: u64,
+    },
+    /// Write the tables and pictures of the book about runs that were made.
+    Report {
+        /// What `run --json` printed, of as many processes as there were.
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// Where they go.
+        #[arg(long, value_name = "DIR", default_value = "book/src/architecture")]
+        out: PathBuf,
     },
     /// List the scenarios.
     List,
@@ -106,22 +117,20 @@ fn worlds(text: &str) -> Result<Worlds, String> {
     })
 }
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Scenarios(Vec<&'static dyn Scenario>);
-
-impl std::fmt::Debug for Scenarios {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|scenario| scenario.name())).finish()
-    }
-}
 
 fn scenarios(text: &str) -> Result<Scenarios, String> {
     if text == "all" {
         return Ok(Scenarios(scenario::all().to_vec()));
     }
-    scenario::find(text).map(|scenario| Scenarios(vec![scenario])).ok_or_else(|| {
+    scenario(text).map(|scenario| Scenarios(vec![scenario])).map_err(|error| format!("{error}, or all"))
+}
+
+fn scenario(text: &str) -> Result<&'static dyn Scenario, String> {
+    scenario::find(text).ok_or_else(|| {
         let known: Vec<&str> = scenario::all().iter().map(|scenario| scenario.name()).collect();
-        format!("expected all or one of {}", known.join(", "))
+        format!("expected one of {}", known.join(", "))
     })
 }
 
@@ -137,15 +146,13 @@ fn main() -> ExitCode {
             fail_fast,
         }
         .run(),
-        Action::Replay { world, scenario, seed, timeline, events, pcap } => {
-            scenario.0.iter().try_fold(true, |passed, scenario| {
-                Ok(replay(world, *scenario, seed, timeline, events, pcap.as_ref())? && passed)
-            })
-        }
+        Action::Replay { files, one, look } => replay::replay(&files, one, &look),
+        Action::Shrink { one, out, runs } => replay::shrink(&one, out, runs),
         Action::Canaries { names, seeds } => canaries(&names, seeds),
         Action::Research { out, seeds } => {
             research::write(&out, seeds, cores()).map(|()| true).map_err(io::Error::other)
         }
+        Action::Report { files, out } => report::write(&files, &out).map(|()| true).map_err(io::Error::other),
         Action::List => list(),
     };
     match done {
@@ -166,11 +173,7 @@ fn cores() -> usize {
 
 /// Whether every canary was caught, and nothing else.
 fn canaries(names: &[String], seeds: Option<u64>) -> io::Result<bool> {
-    if let Some(unknown) = names.iter().find(|name| canaries::ALL.iter().all(|canary| canary.name != **name))
-    {
-        let known: Vec<&str> = canaries::ALL.iter().map(|canary| canary.name).collect();
-        return Err(io::Error::other(format!("expected one of {}, got {unknown}", known.join(", "))));
-    }
+    canaries::check_names(names)?;
     let program = canaries::build()?;
     let hunts = Hunt::all(names, seeds);
     let right = canaries::hunt_all(&program, &hunts, cores(), |hunt, caught| {
@@ -319,47 +322,8 @@ fn explain_violation(line: &Line) {
     eprintln!("  commit {commit} world {world} scenario {scenario} seed {seed}");
     let faults: Vec<String> = swarm(*seed).map(|(fault, level)| format!("{fault:?} {level:?}")).collect();
     eprintln!("  where the scenario has them: {}", faults.join(", "));
-    eprintln!(
-        "  cargo sim replay --world {world} --scenario {scenario} --seed {seed} --timeline --pcap run.pcapng"
-    );
-}
-
-fn replay(
-    world: World,
-    scenario: &'static dyn Scenario,
-    seed: u64,
-    timeline: bool,
-    events: bool,
-    pcap: Option<&PathBuf>,
-) -> io::Result<bool> {
-    let keep = if pcap.is_some() { Keep::Payloads } else { Keep::Events };
-    let finished = world::run(world, scenario, seed, keep);
-    let mut out = BufWriter::new(io::stdout().lock());
-    if events {
-        for event in finished.trace.events() {
-            writeln!(out, "{}", serde_json::to_string(event)?)?;
-        }
-    } else if timeline {
-        // Both are in the order of time.
-        let mut notes = finished.notes.notes.iter().peekable();
-        for event in finished.trace.events() {
-            while let Some(note) = notes.next_if(|note| note.at < event.at) {
-                writeln!(out, "{note}")?;
-            }
-            writeln!(out, "{event}")?;
-        }
-        for note in notes {
-            writeln!(out, "{note}")?;
-        }
-    }
-    out.flush()?;
-    if let Some(path) = pcap {
-        let mut file = BufWriter::new(File::create(path)?);
-        pcap::write(finished.trace.payloads(), &finished.notes.keys, &mut file)?;
-        file.flush()?;
-    }
-    let verdict = finished.outcome.as_ref().map_or_else(ToString::to_string, |()| "ok".to_owned());
-    let (digest, seconds) = (finished.digest(), finished.elapsed.as_secs_f64());
-    eprintln!("{world} {} seed {seed}: {digest} {seconds:.3} s: {verdict}", scenario.name());
-    Ok(finished.outcome.is_ok())
+    let canary = canaries::alive().map_or_else(String::new, |name| format!(" --canary {name}"));
+    let run = format!("--world {world} --scenario {scenario} --seed {seed}{canary}");
+    eprintln!("  cargo sim replay {run} --timeline --pcap run.pcapng");
+    eprintln!("  cargo sim shrink {run}");
 }

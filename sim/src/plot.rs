@@ -1,4 +1,4 @@
-//! Line charts as SVG, for the book: no more than is needed, and readable on light and dark pages.
+//! Line charts as SVG and rows of tables, for the book: no more than is needed, and readable on light and dark pages.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use std::fmt::Write;
 pub struct Series {
     /// What it shows.
     pub name: String,
-    /// A value for each place on the horizontal axis; above 0.
+    /// A value for each place on the horizontal axis, above 0; NaN where there is none.
     pub values: Vec<f64>,
 }
 
@@ -25,6 +25,19 @@ const H: f64 = 210.0;
 const LEFT: f64 = 60.0;
 const TOP: f64 = 40.0;
 const COLOURS: [&str; 6] = ["#1b7fc4", "#d1495b", "#7a7a7a", "#2e9e5b", "#b07d00", "#7b4fc9"];
+
+/// A row of a table in markdown.
+pub(crate) fn row<C: AsRef<str>>(
+    out: &mut String,
+    first: &str,
+    cells: impl IntoIterator<Item = C>,
+) -> std::fmt::Result {
+    write!(out, "| {first} |")?;
+    for cell in cells {
+        write!(out, " {} |", cell.as_ref())?;
+    }
+    writeln!(out)
+}
 
 /// Charts in a row of the page each, `columns` beside each other, with the values on a logarithmic axis.
 #[must_use]
@@ -75,6 +88,7 @@ pub fn panels(panels: &[Panel], columns: usize, ticks: &[&str], across: &str, up
                 .values
                 .iter()
                 .enumerate()
+                .filter(|(_, value)| value.is_finite())
                 .map(|(tick, value)| place(tick, *value))
                 .map(|(x, y)| format!("{x:.1},{y:.1}"))
                 .collect();

@@ -4,7 +4,7 @@
 //! value is the median over seeds.
 
 use crate::net::{Bandwidth, Conditions};
-use crate::plot::{self, Panel, Series};
+use crate::plot::{self, Panel, Series, row};
 use crate::scenario::Violation;
 use crate::scenario::research::{FILE, Fetch, First, file_time, first_byte_time};
 use std::fmt::Write;
@@ -94,7 +94,7 @@ pub fn write(folder: &Path, seeds: u64, threads: usize) -> Result<(), Violation>
                 let (median, late) = (at(0.5).unwrap_or_default(), at(0.95).unwrap_or_default());
                 cells.push(format!("{:.0} / {:.0}", median * 1e3, late * 1e3));
             }
-            row(&mut tables, &format!("{round_trip} ms, {} %", loss * 100.0), cells.into_iter())?;
+            row(&mut tables, &format!("{round_trip} ms, {} %", loss * 100.0), cells)?;
         }
     }
     fs::write(folder.join("research-tables.txt"), tables)?;
@@ -159,9 +159,4 @@ fn on_threads(
     let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     results.sort_by_key(|(run, _)| *run);
     results.into_iter().map(|(_, took)| Ok(took?.as_secs_f64())).collect()
-}
-
-/// A row of a table in markdown.
-fn row(out: &mut String, first: &str, cells: impl Iterator<Item = String>) -> std::fmt::Result {
-    writeln!(out, "| {first} | {} |", cells.collect::<Vec<_>>().join(" | "))
 }

@@ -87,6 +87,12 @@ pub struct Line {
     pub virtual_seconds: f64,
     /// Packets and what became of them.
     pub events: u64,
+    /// Share of packets that a link loses where the scenario did not say otherwise.
+    pub loss: f64,
+    /// One-way delay of the same links, without what queues and jitter add.
+    pub delay_seconds: f64,
+    /// How often each fault acted.
+    pub faults: BTreeMap<Fault, u64>,
 }
 
 impl Line {
@@ -99,6 +105,15 @@ impl Line {
             verdict: finished.outcome.as_ref().map_or_else(ToString::to_string, |()| "ok".to_owned()),
             virtual_seconds: finished.elapsed.as_secs_f64(),
             events: finished.trace.count(),
+            loss: finished.path.loss.share(),
+            delay_seconds: finished.path.latency.as_secs_f64(),
+            faults: finished
+                .report
+                .faults
+                .iter()
+                .filter(|(_, tally)| tally.fired > 0)
+                .map(|(fault, tally)| (*fault, tally.fired))
+                .collect(),
         }
     }
 

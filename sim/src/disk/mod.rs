@@ -132,7 +132,9 @@ impl SimDisk {
     /// Makes a range of a file unreadable, until it is written again.
     pub fn spoil(&self, name: &str, range: Range<u64>) {
         let mut state = lock(&self.0);
-        state.ledger.armed(Fault::DiskRead);
+        if !state.ledger.happens(Fault::DiskRead) {
+            return;
+        }
         state.unreadable.push((name.to_owned(), range));
     }
 
@@ -179,18 +181,25 @@ impl SimDisk {
 /// Writes what of `change` was on the disk when the power went.
 fn tear(rng: &mut Rng, ledger: &Ledger, change: Change, durable: &mut Vec<u8>) {
     let Change::Write { offset, mut bytes } = change else {
-        return ledger.fired(Fault::DiskLost);
+        return lose(ledger, || change.apply(durable));
     };
-    ledger.fired(Fault::DiskTorn);
     // The first sector of a write may be a part of one.
     let first = SECTOR - offset % SECTOR;
     let borders = bytes.len().saturating_sub(first).div_ceil(SECTOR) as u64 + 1;
-    match rng.below(borders) as usize {
-        0 => {}
-        kept => {
-            bytes.truncate(first + (kept - 1) * SECTOR);
-            Change::Write { offset, bytes }.apply(durable);
+    let sectors = rng.below(borders) as usize;
+    if ledger.acts(Fault::DiskTorn) {
+        match sectors {
+            0 => return,
+            kept => bytes.truncate(first + (kept - 1) * SECTOR),
         }
+    }
+    Change::Write { offset, bytes }.apply(durable);
+}
+
+/// Loses what `apply` would keep.
+fn lose(ledger: &Ledger, apply: impl FnOnce()) {
+    if !ledger.acts(Fault::DiskLost) {
+        apply();
     }
 }
 
@@ -202,7 +211,7 @@ impl State {
             if rng.chance(0.5) {
                 change.apply(durable_names);
             } else {
-                ledger.fired(Fault::DiskLost);
+                lose(ledger, || change.apply(durable_names));
             }
         }
         names.clone_from(durable_names);
@@ -214,7 +223,7 @@ impl State {
                 ledger.armed(Fault::DiskTorn);
                 match rng.below(4) {
                     0 | 1 => change.apply(&mut contents.durable),
-                    2 => ledger.fired(Fault::DiskLost),
+                    2 => lose(ledger, || change.apply(&mut contents.durable)),
                     _ => tear(rng, ledger, change, &mut contents.durable),
                 }
             }
@@ -247,15 +256,13 @@ impl State {
     fn charge(&mut self, bytes: usize) -> io::Result<()> {
         self.begin()?;
         let mebibytes = bytes as f64 / f64::from(1 << 20);
-        self.take(self.settings.operation + self.settings.mebibyte.mul_f64(mebibytes));
+        self.take(|disk| disk.operation + disk.mebibyte.mul_f64(mebibytes));
         Ok(())
     }
 
-    fn take(&mut self, time: Duration) {
-        self.debt += time;
-        if self.settings.is_slow() {
-            self.ledger.fired(Fault::DiskSlow);
-        }
+    fn take(&mut self, time: impl Fn(&Settings) -> Duration) {
+        let spared = self.settings.is_slow() && !self.ledger.acts(Fault::DiskSlow);
+        self.debt += if spared { time(&Settings::default()) } else { time(&self.settings) };
     }
 
     fn change_name(&mut self, change: NameChange) {
@@ -266,12 +273,8 @@ impl State {
     /// Whether a sync goes wrong this time.
     fn sync_fails(&mut self) -> io::Result<bool> {
         self.begin()?;
-        self.take(self.settings.sync);
-        let fails = self.rng.chance(self.settings.failing_syncs);
-        if fails {
-            self.ledger.fired(Fault::DiskSync);
-        }
-        Ok(fails)
+        self.take(|disk| disk.sync);
+        Ok(self.rng.chance(self.settings.failing_syncs) && self.ledger.acts(Fault::DiskSync))
     }
 
     /// Forgets files that nobody can reach any more, not even after a crash.
@@ -298,10 +301,12 @@ impl State {
         let length = self.contents(inode)?.current.len();
         let grows = change.length_after(length).saturating_sub(length) as u64;
         // Counted only where there is a limit: the sum is over all files.
-        let missing =
+        let mut missing =
             if self.settings.capacity == u64::MAX { 0 } else { grows.saturating_sub(self.free()) as usize };
+        if missing > 0 && !self.ledger.acts(Fault::DiskFull) {
+            missing = 0;
+        }
         if missing > 0 {
-            self.ledger.fired(Fault::DiskFull);
             match &mut change {
                 // A write goes as far as there is room.
                 Change::Write { bytes, .. } if bytes.len() > missing => bytes.truncate(bytes.len() - missing),

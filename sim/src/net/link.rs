@@ -1,7 +1,7 @@
 //! One direction between two hosts: what it does to packets.
 
 use super::queue::{Bandwidth, Queue, Verdict};
-use crate::faults::{Fault, Level, Swarm};
+use crate::faults::{Fault, Ledger, Level, Swarm};
 use crate::rng::Rng;
 use crate::trace::{Fate, Hashed, Protocol};
 use bytes::Bytes;
@@ -60,6 +60,18 @@ pub enum Loss {
         /// Share lost while the link is bad.
         lost: f64,
     },
+}
+
+impl Loss {
+    /// The share of packets that is lost, over a long time.
+    pub fn share(self) -> f64 {
+        match self {
+            Loss::Independent(p) => p,
+            Loss::Bursts { every, lasts, lost } => {
+                lost * lasts.as_secs_f64() / (every + lasts).as_secs_f64().max(f64::MIN_POSITIVE)
+            }
+        }
+    }
 }
 
 /// What a link does to packets. Probabilities are of one packet.
@@ -181,10 +193,17 @@ pub(super) enum Flow {
 pub(super) enum Step {
     /// Something happened to it.
     Fate(Fate, Packet),
-    /// A fault acted on it.
-    Fired(Fault),
     /// It arrives, perhaps changed.
     Arrives(Duration, Packet),
+}
+
+/// What a link draws from.
+#[derive(Debug, Clone)]
+struct Chance {
+    rng: Rng,
+    bad: bool,
+    /// When the link turns from good to bad, or back.
+    turns: Duration,
 }
 
 /// One direction between two hosts.
@@ -192,10 +211,7 @@ pub(super) enum Step {
 pub(super) struct Link {
     pub(super) conditions: Conditions,
     pub(super) flow: Flow,
-    rng: Rng,
-    bad: bool,
-    /// When the link turns from good to bad, or back.
-    turns: Duration,
+    chance: Chance,
     queue: Queue,
     held: Vec<Packet>,
     /// When the latest packet in order arrives: none may come before it.
@@ -205,45 +221,57 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(conditions: Conditions, rng: Rng) -> Self {
         let (queue, held, latest) = (Queue::default(), Vec::new(), Duration::ZERO);
-        Link { conditions, flow: Flow::Open, rng, bad: true, turns: Duration::ZERO, queue, held, latest }
+        let chance = Chance { rng, bad: true, turns: Duration::ZERO };
+        Link { conditions, flow: Flow::Open, chance, queue, held, latest }
     }
 
     /// Takes a packet at `now` and adds to `out` what becomes of it.
-    pub(super) fn carry(&mut self, now: Duration, mut packet: Packet, out: &mut Vec<Step>) {
+    pub(super) fn carry(&mut self, now: Duration, mut packet: Packet, faults: &Ledger, out: &mut Vec<Step>) {
         match self.flow {
             Flow::Open => {}
             Flow::Cut => {
-                out.push(Step::Fired(Fault::Cut));
+                faults.fired(Fault::Cut);
                 return out.push(Step::Fate(Fate::Cut, packet));
             }
             Flow::Held => {
-                out.push(Step::Fired(Fault::Hold));
+                faults.fired(Fault::Hold);
                 out.push(Step::Fate(Fate::Held, packet.clone()));
                 return self.held.push(packet);
             }
         }
+        // Where a mask spares a packet that would be gone, the rest of its way is drawn from a copy, and what the other
+        // packets meet stays as it is.
+        let mut after = None;
         let bytes = packet.wire_bytes();
         if bytes > self.conditions.mtu {
-            out.push(Step::Fired(Fault::Blackhole));
-            return out.push(Step::Fate(Fate::TooLarge, packet));
+            if faults.acts(Fault::Blackhole) {
+                return out.push(Step::Fate(Fate::TooLarge, packet));
+            }
+            after.get_or_insert_with(|| self.chance.clone());
         }
         if let Some(fault) = self.loses(now) {
-            out.push(Step::Fired(fault));
-            return out.push(Step::Fate(Fate::Lost, packet));
+            if faults.acts(fault) {
+                return out.push(Step::Fate(Fate::Lost, packet));
+            }
+            after.get_or_insert_with(|| self.chance.clone());
         }
-        if self.rng.chance(self.conditions.corrupt) {
-            packet.payload = self.corrupted(packet.payload.bytes());
-            out.push(Step::Fired(Fault::Corrupt));
-            out.push(Step::Fate(Fate::Corrupted, packet.clone()));
+        if self.chance.rng.chance(self.conditions.corrupt) {
+            let corrupted = self.corrupted(packet.payload.bytes());
+            if faults.acts(Fault::Corrupt) {
+                packet.payload = corrupted;
+                out.push(Step::Fate(Fate::Corrupted, packet.clone()));
+            }
         }
         let markable = packet.is_markable();
         let mut leaves = now;
-        let mut mark = markable && self.rng.chance(self.conditions.mark);
+        let mut mark = markable && self.chance.rng.chance(self.conditions.mark);
         if let Some(bandwidth) = &self.conditions.bandwidth {
             match self.queue.offer(bandwidth, now, bytes, markable) {
-                Verdict::Dropped => {
-                    out.push(Step::Fired(Fault::Queue));
+                Verdict::Dropped if faults.acts(Fault::Queue) => {
                     return out.push(Step::Fate(Fate::QueueDropped, packet));
+                }
+                Verdict::Dropped => {
+                    after.get_or_insert_with(|| self.chance.clone());
                 }
                 Verdict::Leaves { at, signal } => {
                     leaves = at;
@@ -251,56 +279,60 @@ impl Link {
                 }
             }
         }
-        if mark {
+        if mark && faults.acts(Fault::Mark) {
             packet.mark();
-            out.push(Step::Fired(Fault::Mark));
             out.push(Step::Fate(Fate::Marked, packet.clone()));
         }
         let latency = self.conditions.latency;
-        let jitter = self.rng.duration(Duration::ZERO..self.conditions.jitter);
+        let rng = &mut self.chance.rng;
+        let jitter = rng.duration(Duration::ZERO..self.conditions.jitter);
         let mut arrives = leaves + latency + jitter;
-        if self.rng.chance(self.conditions.reorder) {
-            out.push(Step::Fired(Fault::Reorder));
-            arrives += self.rng.duration(Duration::ZERO..latency * 2);
-        } else {
-            arrives = arrives.max(self.latest);
-            self.latest = arrives;
+        let late = rng.chance(self.conditions.reorder).then(|| rng.duration(Duration::ZERO..latency * 2));
+        match late.filter(|_| faults.acts(Fault::Reorder)) {
+            Some(late) => arrives += late,
+            None => {
+                arrives = arrives.max(self.latest);
+                self.latest = arrives;
+            }
         }
-        if self.rng.chance(self.conditions.duplicate) {
-            out.push(Step::Fired(Fault::Duplicate));
+        let again = rng.chance(self.conditions.duplicate).then(|| rng.duration(Duration::ZERO..latency));
+        if let Some(again) = again.filter(|_| faults.acts(Fault::Duplicate)) {
             out.push(Step::Fate(Fate::Duplicated, packet.clone()));
-            let again = arrives + self.rng.duration(Duration::ZERO..latency);
-            out.push(Step::Arrives(again, Packet { copy: true, ..packet.clone() }));
+            out.push(Step::Arrives(arrives + again, Packet { copy: true, ..packet.clone() }));
         }
         out.push(Step::Arrives(arrives, packet));
+        if let Some(after) = after {
+            self.chance = after;
+        }
     }
 
     /// Opens the link and sends what it held.
-    pub(super) fn open(&mut self, now: Duration, out: &mut Vec<Step>) {
+    pub(super) fn open(&mut self, now: Duration, faults: &Ledger, out: &mut Vec<Step>) {
         self.flow = Flow::Open;
         for packet in std::mem::take(&mut self.held) {
-            self.carry(now, packet, out);
+            self.carry(now, packet, faults, out);
         }
     }
 
     fn loses(&mut self, now: Duration) -> Option<Fault> {
+        let Chance { rng, bad, turns } = &mut self.chance;
         match self.conditions.loss {
-            Loss::Independent(p) => self.rng.chance(p).then_some(Fault::Loss),
+            Loss::Independent(p) => rng.chance(p).then_some(Fault::Loss),
             Loss::Bursts { every, lasts, lost } => {
-                while self.turns <= now {
-                    self.bad = !self.bad;
-                    let mean = if self.bad { lasts } else { every };
-                    self.turns += self.rng.duration(MS / 10..(mean * 2).max(MS));
+                while *turns <= now {
+                    *bad = !*bad;
+                    let mean = if *bad { lasts } else { every };
+                    *turns += rng.duration(MS / 10..(mean * 2).max(MS));
                 }
-                (self.bad && self.rng.chance(lost)).then_some(Fault::Burst)
+                (*bad && rng.chance(lost)).then_some(Fault::Burst)
             }
         }
     }
 
     fn corrupted(&mut self, bytes: &Bytes) -> Hashed {
         let mut changed = bytes.to_vec();
-        let index = self.rng.below(changed.len() as u64) as usize;
-        let flip = self.rng.range(1..256) as u8;
+        let index = self.chance.rng.below(changed.len() as u64) as usize;
+        let flip = self.chance.rng.range(1..256) as u8;
         if let Some(byte) = changed.get_mut(index) {
             *byte ^= flip;
         }
@@ -332,12 +364,11 @@ mod tests {
         let (mut arrivals, mut fates) = (Vec::new(), Vec::new());
         for n in 0..count {
             let mut steps = Vec::new();
-            link.carry(Duration::from_millis(n.into()), packet(100), &mut steps);
+            link.carry(Duration::from_millis(n.into()), packet(100), &Ledger::default(), &mut steps);
             for step in steps {
                 match step {
                     Step::Arrives(at, packet) => arrivals.push((at, packet)),
                     Step::Fate(fate, _) => fates.push(fate),
-                    Step::Fired(_) => {}
                 }
             }
         }
@@ -386,9 +417,9 @@ mod tests {
         let mut steps = Vec::new();
         link.flow = Flow::Held;
         for size in [1, 2, 3] {
-            link.carry(Duration::ZERO, packet(size), &mut steps);
+            link.carry(Duration::ZERO, packet(size), &Ledger::default(), &mut steps);
         }
-        link.open(Duration::from_secs(9), &mut steps);
+        link.open(Duration::from_secs(9), &Ledger::default(), &mut steps);
         let arrivals: Vec<_> = steps
             .into_iter()
             .filter_map(|step| match step {

@@ -250,9 +250,11 @@ impl Switch {
 
     /// Cuts one direction: what is sent from now on is gone; what is on its way arrives.
     pub fn cut_one_way(&self, from: HostId, to: HostId) {
-        notes::note(|| format!("{from} > {to} is cut"));
         let mut state = lock(&self.0);
-        state.ledger.armed(Fault::Cut);
+        if !state.ledger.happens(Fault::Cut) {
+            return;
+        }
+        notes::note(|| format!("{from} > {to} is cut"));
         state.link(from, to).flow = Flow::Cut;
     }
 
@@ -264,9 +266,11 @@ impl Switch {
 
     /// Holds back what is sent from now on, in both directions.
     pub fn hold(&self, a: HostId, b: HostId) {
-        notes::note(|| format!("{a} <> {b} holds everything back"));
         let mut state = lock(&self.0);
-        state.ledger.armed(Fault::Hold);
+        if !state.ledger.happens(Fault::Hold) {
+            return;
+        }
+        notes::note(|| format!("{a} <> {b} holds everything back"));
         state.link(a, b).flow = Flow::Held;
         state.link(b, a).flow = Flow::Held;
     }
@@ -275,30 +279,39 @@ impl Switch {
     pub(crate) fn open(&self, now: Duration, a: HostId, b: HostId) {
         let mut state = lock(&self.0);
         for (from, to) in [(a, b), (b, a)] {
-            state.with_link(now, from, to, |link, out| link.open(now, out));
+            state.with_link(now, from, to, |link, faults, out| link.open(now, faults, out));
         }
     }
 
     /// Puts a firewall before `host` that swallows every packet of `protocol`, in both directions, from now on.
     pub fn block(&self, host: HostId, protocol: Protocol) {
-        notes::note(|| format!("a firewall before {host} swallows {protocol:?}"));
         let mut state = lock(&self.0);
-        state.ledger.armed(Fault::Cut);
+        if !state.ledger.happens(Fault::Cut) {
+            return;
+        }
+        notes::note(|| format!("a firewall before {host} swallows {protocol:?}"));
         state.blocked.insert((host, protocol));
     }
 
     /// Puts `host` behind a NAT, or has its NAT forget every mapping: from now on its packets come from other ports, and
     /// from another address where `new_address` asks for one. What is sent to the old ones is lost.
     pub fn rebind(&self, host: HostId, new_address: bool) {
-        notes::note(|| format!("the NAT before {host} forgets its mappings"));
         let mut state = lock(&self.0);
-        state.ledger.armed(Fault::Rebind);
+        if !state.ledger.happens(Fault::Rebind) {
+            return;
+        }
+        notes::note(|| format!("the NAT before {host} forgets its mappings"));
         state.rebind(host, new_address);
     }
 
     /// Data segments that the TCPs of all hosts have sent more than once.
     pub fn tcp_retransmissions(&self) -> u64 {
         lock(&self.0).retransmissions
+    }
+
+    /// What every link does that was not told otherwise.
+    pub(crate) fn path(&self) -> Conditions {
+        lock(&self.0).default
     }
 
     fn count_retransmission(&self) {
@@ -489,7 +502,7 @@ impl State {
             self.ledger.fired(Fault::Cut);
             return self.record(now, Fate::Cut, &packet);
         }
-        self.with_link(now, from, to, |link, out| link.carry(enters, packet, out));
+        self.with_link(now, from, to, |link, faults, out| link.carry(enters, packet, faults, out));
     }
 
     /// When the packet has left its host; never where the uplink drops it.
@@ -498,15 +511,14 @@ impl State {
             return Some(now);
         };
         match queue.offer(bandwidth, now, packet.wire_bytes(), packet.is_markable()) {
-            Verdict::Dropped => {
-                self.ledger.fired(Fault::Queue);
+            Verdict::Dropped if self.ledger.acts(Fault::Queue) => {
                 self.record(now, Fate::QueueDropped, packet);
                 None
             }
+            Verdict::Dropped => Some(now),
             Verdict::Leaves { at, signal } => {
-                if signal {
+                if signal && self.ledger.acts(Fault::Mark) {
                     packet.mark();
-                    self.ledger.fired(Fault::Mark);
                     self.record(now, Fate::Marked, packet);
                 }
                 Some(at)
@@ -519,13 +531,12 @@ impl State {
         now: Duration,
         from: HostId,
         to: HostId,
-        act: impl FnOnce(&mut Link, &mut Vec<Step>),
+        act: impl FnOnce(&mut Link, &Ledger, &mut Vec<Step>),
     ) {
-        let mut steps = std::mem::take(&mut self.steps);
-        act(self.link(from, to), &mut steps);
+        let (mut steps, faults) = (std::mem::take(&mut self.steps), self.ledger.clone());
+        act(self.link(from, to), &faults, &mut steps);
         for step in steps.drain(..) {
             match step {
-                Step::Fired(fault) => self.ledger.fired(fault),
                 Step::Fate(fate, packet) => self.record(now, fate, &packet),
                 Step::Arrives(at, packet) => self.arrive(now, at, to, packet),
             }

@@ -21,6 +21,7 @@ mod transfer;
 
 use crate::world::Sim;
 use interop::{Interop, Line};
+use std::fmt;
 use std::sync::LazyLock;
 use std::time::Duration;
 use swarm::Swarm;
@@ -54,6 +55,12 @@ pub trait Scenario: Send + Sync {
 
     /// Sets hosts and faults up, and ends when everything that had to happen did.
     fn run(&self, sim: Sim) -> BoxFuture<'static, Outcome>;
+}
+
+impl fmt::Debug for dyn Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// Every scenario.

@@ -16,7 +16,8 @@ use crate::crypto;
 use crate::disk::SimDisk;
 use crate::faults::{Fault, Ledger, Report, Swarm, lock};
 use crate::host::{Alarm, Clock, Host, Machine, SimRuntime, base, panic_text};
-use crate::net::{HostId, SimNetwork, Switch};
+use crate::mask::Mask;
+use crate::net::{Conditions, HostId, SimNetwork, Switch};
 use crate::notes::{self, Notes};
 use crate::rng::{Rng, Seed};
 use crate::scenario::{Outcome, Scenario};
@@ -30,7 +31,9 @@ use std::time::Duration;
 use vortex_p2p::runtime::BoxFuture;
 
 /// Which executor runs the hosts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum World {
     /// turmoil: tokio's scheduler, stepped host by host.
@@ -62,6 +65,10 @@ pub struct Finished {
     pub elapsed: Duration,
     /// Faults and states.
     pub report: Report,
+    /// Faults that were drawn, by kind, whether or not the mask let them act.
+    pub drawn: BTreeMap<Fault, u64>,
+    /// What every link did that was not told otherwise.
+    pub path: Conditions,
     /// Every packet.
     pub trace: Trace,
     /// What the protocol did, where the trace keeps more than its digest.
@@ -297,8 +304,10 @@ impl HostHandle {
 
     /// Nothing runs on the host until [`HostHandle::resume`].
     pub fn pause(&self) {
+        if !self.run.ledger.happens(Fault::Pause) {
+            return;
+        }
         notes::note(|| format!("{} stops for a while", self.machine.name));
-        self.run.ledger.armed(Fault::Pause);
         self.run.ledger.fired(Fault::Pause);
         self.machine.pause();
     }
@@ -311,8 +320,10 @@ impl HostHandle {
 
     /// Moves the host's wall clock; its monotonic clock is not concerned.
     pub fn jump_clock(&self, seconds: i64) {
+        if !self.run.ledger.happens(Fault::Clock) {
+            return;
+        }
         notes::note(|| format!("the clock of {} jumps by {seconds} s", self.machine.name));
-        self.run.ledger.armed(Fault::Clock);
         self.run.ledger.fired(Fault::Clock);
         self.machine.jump_clock(seconds.saturating_mul(1_000_000_000));
     }
@@ -339,11 +350,22 @@ impl<T> Task<T> {
 
 /// Runs `scenario` with `seed` in `world`, on a thread of its own.
 pub fn run(world: World, scenario: &'static dyn Scenario, seed: u64, keep: Keep) -> Finished {
+    run_masked(world, scenario, seed, keep, Mask::default())
+}
+
+/// The same, where only those faults act that `mask` lets.
+pub fn run_masked(
+    world: World,
+    scenario: &'static dyn Scenario,
+    seed: u64,
+    keep: Keep,
+    mask: Mask,
+) -> Finished {
     keep_panics_quiet();
     // The first use decides, and it must not be within a world that has clocks of its own.
     base();
     let thread = std::thread::Builder::new().name(format!("{}-{seed}", scenario.name())).spawn(move || {
-        let run = || run_here(world, scenario, Seed(seed), keep);
+        let run = || run_here(world, scenario, Seed(seed), keep, mask);
         if keep == Keep::Digest {
             return run();
         }
@@ -354,6 +376,8 @@ pub fn run(world: World, scenario: &'static dyn Scenario, seed: u64, keep: Keep)
         outcome: Err(why.into()),
         elapsed: Duration::ZERO,
         report: Report::default(),
+        drawn: BTreeMap::new(),
+        path: Conditions::default(),
         trace: Trace::new(Keep::Digest),
         notes: Notes::default(),
     };
@@ -364,10 +388,10 @@ pub fn run(world: World, scenario: &'static dyn Scenario, seed: u64, keep: Keep)
     }
 }
 
-fn run_here(world: World, scenario: &'static dyn Scenario, seed: Seed, keep: Keep) -> Finished {
+fn run_here(world: World, scenario: &'static dyn Scenario, seed: Seed, keep: Keep, mask: Mask) -> Finished {
     SIMULATED.set(true);
     crypto::seed_this_thread(seed);
-    let ledger = Ledger::default();
+    let ledger = Ledger::new(mask);
     let switch = Switch::new(seed, keep, ledger.clone());
     let alarm = Arc::new(Alarm::default());
     let start = {
@@ -386,8 +410,9 @@ fn run_here(world: World, scenario: &'static dyn Scenario, seed: Seed, keep: Kee
         World::Madsim => (Err("this build has no madsim: build with --cfg madsim".into()), Duration::ZERO),
     };
     CLOCK.take();
-    let trace = switch.finish();
-    Finished { outcome, elapsed, report: ledger.report(), trace, notes: Notes::default() }
+    let (path, trace) = (switch.path(), switch.finish());
+    let (report, drawn) = (ledger.report(), ledger.drawn());
+    Finished { outcome, elapsed, report, drawn, path, trace, notes: Notes::default() }
 }
 
 /// The scenario, up to its end, to the first alarm, or to its limit of virtual time.
