@@ -28,6 +28,8 @@ pub mod server;
 pub mod store;
 #[cfg(feature = "tls")]
 pub mod ticket;
+#[cfg(all(test, feature = "quic", feature = "tcp"))]
+mod traced;
 #[cfg(feature = "peer")]
 pub mod transport;
 #[cfg(feature = "peer")]

@@ -101,11 +101,13 @@ impl GrpcClient {
     /// [`RequestError`].
     pub async fn request(&self, ask: Ask) -> Result<Answer, RequestError> {
         let due = Due::new(&self.runtime, &self.deadlines);
+        tracing::debug!("asks for a piece");
         // A call whose future is dropped is reset by h2.
         let response = self.runtime.until(due.first, self.call(&ask)).await;
         let response = response.map_err(|_| RequestError::TimedOut(Waited::FirstByte))??;
         let response = self.runtime.until(due.piece, receive(&ask, response)).await;
         let response = response.map_err(|_| RequestError::TimedOut(Waited::Piece))??;
+        tracing::debug!(bytes = response.len(), "has the answer");
         let (request, piece, content) = accept(ask, response)?;
         Ok(Answer::new(piece, GrpcSource { request: Some(request), content }))
     }

@@ -6,6 +6,7 @@ use crate::runtime::{BoxFuture, SharedRuntime};
 use crate::session::{Ask, ClientEvent, ClientRequest, Deadlines, Failure, Piece};
 use bytes::Bytes;
 use std::time::Instant;
+use tracing::Span;
 
 /// Where the bytes of one answer come from.
 pub(super) trait Input: Send + 'static {
@@ -54,6 +55,8 @@ pub(super) struct Streamed<I: Input> {
     request: Option<ClientRequest>,
     runtime: SharedRuntime,
     due: Due,
+    /// Within which it was asked.
+    span: Span,
 }
 
 impl<I: Input> Streamed<I> {
@@ -64,8 +67,9 @@ impl<I: Input> Streamed<I> {
         runtime: SharedRuntime,
         due: Due,
     ) -> Result<Answer, RequestError> {
-        tracing::debug!(piece = ask.download.number, "has asked for a piece");
-        let mut streamed = Self { input, request: Some(ClientRequest::new(ask)), runtime, due };
+        tracing::debug!("has asked for a piece");
+        let span = Span::current();
+        let mut streamed = Self { input, request: Some(ClientRequest::new(ask)), runtime, due, span };
         let runtime = streamed.runtime.clone();
         match runtime.until(due.first, streamed.answered()).await {
             Ok(Ok(piece)) => Ok(Answer::new(piece, streamed)),
@@ -102,13 +106,13 @@ impl<I: Input> Streamed<I> {
         //= VTX-QUC-028
         let request = self.request.take().ok_or(Failure::NotAnswered)?;
         let received = request.finish()?;
-        tracing::debug!(verified = ?received.verified, "has a piece");
+        tracing::debug!(parent: &self.span, verified = ?received.verified, "has a piece");
         self.input.complete();
         Ok(Progress::Complete(received))
     }
 
     fn fail(&mut self, error: RequestError) -> RequestError {
-        tracing::debug!(%error, "a request failed");
+        tracing::debug!(parent: &self.span, %error, "a request failed");
         self.request = None;
         self.input.failed(&error);
         error

@@ -1,11 +1,12 @@
 //! Pieces over gRPC.
 
 use super::pool::{Lease, Pool, PoolSettings, PoolStats, Pooled};
-use super::{ConnectError, Dialer, DownloadError, DownloadedPiece, Downloader, Protocol};
+use super::{ConnectError, Dialer, DownloadError, DownloadedPiece, Downloader, Protocol, request_span};
 use crate::client::{Answer, Ask, Failure, GrpcClient, RequestError};
 use crate::runtime::BoxFuture;
 use crate::wire::{Download, PieceKind, TaskId};
 use std::net::SocketAddr;
+use tracing::Instrument as _;
 
 impl Pooled for GrpcClient {
     const SHARED: bool = true;
@@ -50,7 +51,8 @@ impl GrpcDownloader {
                 error.into()
             })
         };
-        self.pool.exchange(address, exchange).await
+        let span = request_span(Protocol::Grpc, address, &ask);
+        self.pool.exchange(address, exchange).instrument(span).await
     }
 }
 

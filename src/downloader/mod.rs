@@ -39,6 +39,14 @@ use crate::wire::{Digest, Download, PieceKind, TaskId};
 use std::fmt;
 use std::io::Cursor;
 use std::net::SocketAddr;
+use tracing::Span;
+
+/// Within which logs tell of a request and its answer. Which connection of the pool has it is known later.
+fn request_span(protocol: Protocol, peer: SocketAddr, ask: &Ask) -> Span {
+    let Download { task_id, number, .. } = ask.download;
+    let connection = tracing::field::Empty;
+    tracing::debug_span!("request", %protocol, %peer, task = %task_id.short(), piece = number, connection)
+}
 
 /// A piece in memory, in the shape of the proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]

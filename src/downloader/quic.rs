@@ -2,11 +2,12 @@
 
 use super::announced::Announced;
 use super::pool::{Lease, Pool, PoolSettings, PoolStats, Pooled};
-use super::{ConnectError, Dialer, DownloadError, Downloader, Protocol};
+use super::{ConnectError, Dialer, DownloadError, Downloader, Protocol, request_span};
 use crate::client::{Answer, Ask, ExtensionReply, Failure, Progress, QuicClient, RequestError, Source};
 use crate::runtime::BoxFuture;
 use crate::wire::extension::ExtensionRequest;
 use std::net::SocketAddr;
+use tracing::Instrument as _;
 
 impl Pooled for QuicClient {
     const SHARED: bool = true;
@@ -48,7 +49,8 @@ impl QuicDownloader {
                 Err(error) => Err(explain(error, &client, &lease)),
             }
         };
-        self.pool.exchange(address, exchange).await
+        let span = request_span(Protocol::Quic, address, &ask);
+        self.pool.exchange(address, exchange).instrument(span).await
     }
 }
 

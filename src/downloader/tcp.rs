@@ -2,11 +2,12 @@
 
 use super::announced::Announced;
 use super::pool::{Lease, Pool, PoolSettings, PoolStats, Pooled};
-use super::{ConnectError, Dialer, DownloadError, Downloader, Protocol};
+use super::{ConnectError, Dialer, DownloadError, Downloader, Protocol, request_span};
 use crate::client::{Answer, Ask, ExtensionReply, Failure, RequestError, TcpClient};
 use crate::runtime::BoxFuture;
 use crate::wire::extension::ExtensionRequest;
 use std::net::SocketAddr;
+use tracing::Instrument as _;
 
 impl Pooled for TcpClient {
     const SHARED: bool = false;
@@ -54,7 +55,8 @@ impl TcpDownloader {
         let exchange = |client: TcpClient, lease: Lease<TcpClient>| async move {
             Ok(client.request(ask, Box::new(move |client| lease.give_back(client))).await?)
         };
-        self.pool.exchange(address, exchange).await
+        let span = request_span(Protocol::Tcp, address, &ask);
+        self.pool.exchange(address, exchange).instrument(span).await
     }
 }
 

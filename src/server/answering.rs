@@ -10,10 +10,17 @@ use bytes::Bytes;
 use futures_util::future::join;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Span;
 
 /// Bytes of content that are read from the store at a time, and so held for an answer: twice, since the next part is
 /// read while one is sent. Large enough that a read's fixed cost vanishes beside it.
 pub(super) const READ_LEN: u32 = 256 << 10;
+
+/// Within which logs tell of the answer to a request for a piece.
+pub(super) fn request_span(download: Download) -> Span {
+    let Download { kind, task_id, number } = download;
+    tracing::debug_span!("request", task = %task_id.short(), piece = number, %kind)
+}
 
 /// A piece that is held, and the answer with it.
 pub(super) struct Found {
@@ -137,10 +144,14 @@ impl Shared {
         self.admission.counters.piece(kind, |piece| count(&piece.begun, 1));
     }
 
-    /// Counts how an answer with a piece ended, and takes the piece out of service where its content turned out to be
-    /// another while it was sent.
+    /// Counts, and tells, how an answer with a piece ended, and takes the piece out of service where its content turned out
+    /// to be another while it was sent.
     pub(super) async fn ended(&self, download: Download, ended: Result<(), BrokenOff>) {
         self.admission.counters.piece(download.kind, |piece| count(&piece.failed, ended.is_err().into()));
+        match ended {
+            Ok(()) => tracing::debug!("has answered"),
+            Err(reason) => tracing::debug!(?reason, "the answer was broken off"),
+        }
         match ended {
             Err(BrokenOff::Late) => {
                 self.admission.met(Limit::LeastRate);
@@ -154,9 +165,9 @@ impl Shared {
     pub(super) async fn look_up(&self, id: u8, download: Download) -> Result<Found, Refusal> {
         let piece = self.find(download).await.map_err(|refusal| Refusal { id, ..refusal });
         let piece = piece.inspect_err(|refusal| {
-            tracing::debug!(piece = download.number, code = %refusal.code, "refuses a piece");
+            tracing::debug!(code = %refusal.code, "refuses a piece");
         })?;
-        tracing::debug!(piece = download.number, "answers with a piece");
+        tracing::debug!("answers with a piece");
         let digest = piece.provenance.digest;
         let text = digest.to_text();
         //= VTX-CNT-006

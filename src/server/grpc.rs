@@ -1,7 +1,7 @@
 //! gRPC: connections of HTTP/2, a stream for each call.
 
 use super::admission::ConnectionPlace;
-use super::answering::{BrokenOff, Found, Recipient, Sink};
+use super::answering::{BrokenOff, Found, Recipient, Sink, request_span};
 use super::lifecycle::Phase;
 use super::stats::count;
 use super::{Limit, Shared, StorageServer, tcp};
@@ -23,6 +23,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// Bytes of an answer that wait to be written to the connection. Two parts of content: one is written while the next
 /// is read.
@@ -37,31 +38,32 @@ impl StorageServer {
     /// deadline, or after twice the time at most.
     pub fn serve_grpc(&self, listener: Box<dyn Listener>, tls: Option<ServerTls>) {
         let serve = move |shared, stream, peer| serve(shared, stream, peer, tls.clone());
-        self.shared.lifecycle.spawn(&self.shared.runtime, tcp::accept(self.shared.clone(), listener, serve));
+        let accept = tcp::accept(self.shared.clone(), listener, "grpc", serve);
+        self.shared.lifecycle.spawn(&self.shared.runtime, accept);
     }
 }
 
 async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, peer: SocketAddr, tls: Option<ServerTls>) {
     let place = match shared.admission.connection(peer.ip()) {
         Ok(place) => place,
-        Err(busy) => return tracing::debug!(%peer, %busy, "connection refused"),
+        Err(busy) => return tracing::debug!(%busy, "connection refused"),
     };
     let connect = shared.runtime.timeout(shared.settings.deadlines.request, connect(&shared, stream, tls));
     let draining = shared.lifecycle.reached(Phase::Draining);
     let connection = match select(pin!(connect), pin!(draining)).await {
         Either::Left((Ok(Ok(connection)), _)) => connection,
-        Either::Left((Ok(Err(error)), _)) => return tracing::debug!(%peer, %error, "handshake failed"),
+        Either::Left((Ok(Err(error)), _)) => return tracing::debug!(%error, "handshake failed"),
         Either::Left((Err(_), _)) => {
             shared.admission.met(Limit::RequestDeadline);
-            return tracing::debug!(%peer, "handshake not complete by its deadline");
+            return tracing::debug!("handshake not complete by its deadline");
         }
         Either::Right(_) => return,
     };
-    tracing::debug!(%peer, "connected");
+    tracing::debug!("connected");
     let calls = TaskTracker::new();
     let served = Served { shared, place: Arc::new(place), calls };
     if let Err(error) = served.serve(connection).await {
-        tracing::debug!(%peer, %error, "connection broken off");
+        tracing::debug!(%error, "connection broken off");
     }
     // The connection is gone, and the calls end with it.
     served.calls.close();
@@ -132,6 +134,7 @@ impl Served {
             let Some(call) = next.await else { return Ok(()) };
             let (request, respond) = call?;
             let call = call_task(self.shared.clone(), self.place.clone(), request, respond);
+            let call = call.in_current_span();
             runtime.spawn(Box::pin(self.calls.track_future(call)));
             idle.as_mut().reset(runtime.now() + settings.deadlines.idle);
         }
@@ -190,11 +193,22 @@ async fn answer(
     let download = download.map_err(|_| {
         Status::new(Code::DeadlineExceeded, shared.admission.met(Limit::RequestDeadline).told())
     })??;
+    hand_out(shared, place, download, respond).instrument(request_span(download)).await
+}
+
+/// Answers with a piece.
+async fn hand_out(
+    shared: &Arc<Shared>,
+    place: &ConnectionPlace,
+    download: Download,
+    respond: &mut SendResponse<Bytes>,
+) -> Result<(), Status> {
     let exhausted = |limit: Limit| Status::new(Code::ResourceExhausted, limit.told());
     let _place = shared.admit(place).await.map_err(exhausted)?;
     let stored = shared.find(download).await;
     let stored = stored.map_err(|refusal| Status::from_error(refusal.code, refusal.message))?;
 
+    tracing::debug!("answers with a piece");
     let mut found = found(stored);
     let memory = shared.memory(0, place, found.in_memory()).await;
     let _memory = memory.map_err(|_| exhausted(Limit::Memory))?;

@@ -4,6 +4,7 @@ use crate::runtime::SharedRuntime;
 use crate::watch;
 use std::future::Future;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// How far a shutdown is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,9 +30,9 @@ impl Lifecycle {
         Self { phase: watch::Sender::new(Phase::Running), tasks }
     }
 
-    /// Runs `task`; a shutdown waits for it.
+    /// Runs `task`; a shutdown waits for it. What logs tell of it belongs to whatever started it.
     pub(super) fn spawn(&self, runtime: &SharedRuntime, task: impl Future<Output = ()> + Send + 'static) {
-        runtime.spawn(Box::pin(self.tasks.track_future(task)));
+        runtime.spawn(Box::pin(self.tasks.track_future(task.in_current_span())));
     }
 
     pub(super) fn drain(&self) {

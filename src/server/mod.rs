@@ -27,7 +27,10 @@ use crate::store::PieceStore;
 use admission::Admission;
 use lifecycle::Lifecycle;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tracing::Span;
 
 /// Serves the pieces of a store. Clones are the same server.
 #[derive(Clone)]
@@ -41,6 +44,16 @@ struct Shared {
     settings: ServerSettings,
     admission: Admission,
     lifecycle: Lifecycle,
+    /// The number of the next connection that logs tell of.
+    next_connection: AtomicU64,
+}
+
+impl Shared {
+    /// Within which logs tell of a connection and of all that is asked on it. It takes a number only where it is logged.
+    fn connection_span(&self, protocol: &'static str, peer: SocketAddr) -> Span {
+        let next = || self.next_connection.fetch_add(1, Ordering::Relaxed);
+        tracing::debug_span!("connection", id = next(), %protocol, %peer)
+    }
 }
 
 impl StorageServer {
@@ -48,7 +61,8 @@ impl StorageServer {
     #[must_use]
     pub fn new(runtime: SharedRuntime, store: Arc<dyn PieceStore>, settings: ServerSettings) -> Self {
         let admission = Admission::new(&runtime, settings.limits);
-        Self { shared: Arc::new(Shared { runtime, store, settings, admission, lifecycle: Lifecycle::new() }) }
+        let (lifecycle, next_connection) = (Lifecycle::new(), AtomicU64::new(0));
+        Self { shared: Arc::new(Shared { runtime, store, settings, admission, lifecycle, next_connection }) }
     }
 
     /// What it has done, and has under way.

@@ -1,7 +1,7 @@
 //! QUIC connections: a stream for each request.
 
 use super::admission::{AnswerPlace, ConnectionPlace};
-use super::answering::{BrokenOff, Recipient, Sink};
+use super::answering::{BrokenOff, Recipient, Sink, request_span};
 use super::extension::Reply;
 use super::lifecycle::Phase;
 use super::stats::count;
@@ -18,6 +18,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// Bytes that are read at a time of a request. It has 74; what follows is ignored.
 const REQUEST_READ: usize = 512;
@@ -71,10 +72,9 @@ async fn accept_until_draining(shared: &Arc<Shared>, endpoint: &QuicEndpoint) {
                 continue;
             }
         };
-        shared.lifecycle.spawn(
-            &shared.runtime,
-            serve_incoming(shared.clone(), incoming, place, endpoint.answers_early()),
-        );
+        let span = shared.connection_span("quic", incoming.remote_address());
+        let served = serve_incoming(shared.clone(), incoming, place, endpoint.answers_early());
+        shared.lifecycle.spawn(&shared.runtime, served.instrument(span));
     }
 }
 
@@ -84,11 +84,10 @@ async fn serve_incoming(
     place: ConnectionPlace,
     answers_early: bool,
 ) {
-    let peer = incoming.remote_address();
     let half_open = shared.admission.handshake();
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,
-        Err(error) => return tracing::debug!(%peer, %error, "handshake failed"),
+        Err(error) => return tracing::debug!(%error, "handshake failed"),
     };
     let served = |connection| {
         Arc::new(Served {
@@ -118,17 +117,17 @@ async fn serve_incoming(
         }
         Err(connecting) => match shared.runtime.until(by, connecting).await {
             Ok(Ok(connection)) => served(connection),
-            Ok(Err(error)) => return tracing::debug!(%peer, %error, "handshake failed"),
+            Ok(Err(error)) => return tracing::debug!(%error, "handshake failed"),
             Err(_) => {
                 shared.admission.met(Limit::RequestDeadline);
-                return tracing::debug!(%peer, "handshake not complete by its deadline");
+                return tracing::debug!("handshake not complete by its deadline");
             }
         },
     };
     drop(half_open);
-    tracing::debug!(%peer, "connected");
+    tracing::debug!("connected");
     served.serve().await;
-    tracing::debug!(%peer, "disconnected");
+    tracing::debug!("disconnected");
 }
 
 /// A connection that is being served.
@@ -197,7 +196,8 @@ impl Served {
     /// Serves a request, in a task of its own.
     fn take(self: &Arc<Self>, send: SendStream, receive: RecvStream) {
         let request = Request { served: self.clone(), send, receive };
-        self.shared.runtime.spawn(Box::pin(self.requests.track_future(request.serve())));
+        let serving = request.serve().in_current_span();
+        self.shared.runtime.spawn(Box::pin(self.requests.track_future(serving)));
     }
 
     /// Takes requests until the connection ends or none is to come.
@@ -267,7 +267,7 @@ impl Request {
         };
         match read {
             Ok(Read::Packet(Incoming::Request { id, download })) => match shared.admit(&served.place).await {
-                Ok(place) => self.answer(id, download, place).await,
+                Ok(place) => self.answer(id, download, place).instrument(request_span(download)).await,
                 Err(limit) => self.busy(limit),
             },
             Ok(Read::Packet(Incoming::Extension { id, tag, value })) => {

@@ -3,7 +3,7 @@
 use super::admission::ConnectionPlace;
 #[cfg(feature = "sendfile")]
 use super::answering::Found;
-use super::answering::{BrokenOff, Recipient, Sink};
+use super::answering::{BrokenOff, Recipient, Sink, request_span};
 use super::lifecycle::Phase;
 use super::stats::count;
 use super::{Limit, Shared, StorageServer};
@@ -23,6 +23,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tracing::Instrument as _;
 
 /// Bytes of requests that are read at a time. No more than this and one packet is held unanswered, far below the
 /// 65,536 bytes that are allowed: the rest waits in the transport.
@@ -35,7 +36,8 @@ impl StorageServer {
     /// Serves the connections that come to `listener`, unprotected, until the shutdown.
     pub fn serve_tcp(&self, listener: Box<dyn Listener>) {
         let serve = |shared, stream, peer| serve(shared, stream, peer, None);
-        self.shared.lifecycle.spawn(&self.shared.runtime, accept(self.shared.clone(), listener, serve));
+        let accept = accept(self.shared.clone(), listener, "tcp", serve);
+        self.shared.lifecycle.spawn(&self.shared.runtime, accept);
     }
 
     /// Serves the connections that come to `listener`, with TLS from their first byte, until the shutdown.
@@ -47,7 +49,8 @@ impl StorageServer {
             Box::pin(async move { crate::transport::tls::accept(&tls, stream).await })
         });
         let serve = move |shared, stream, peer| serve(shared, stream, peer, Some(protect.clone()));
-        self.shared.lifecycle.spawn(&self.shared.runtime, accept(self.shared.clone(), listener, serve));
+        let accept = accept(self.shared.clone(), listener, "tcp", serve);
+        self.shared.lifecycle.spawn(&self.shared.runtime, accept);
     }
 }
 
@@ -55,17 +58,20 @@ impl StorageServer {
 type Protect =
     Arc<dyn Fn(Box<dyn ByteStream>) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> + Send + Sync>;
 
-/// Hands the connections that come to `listener` to `serve`, each in a task of its own.
+/// Hands the connections of a protocol, which come to `listener`, to `serve`, each in a task of its own.
 pub(super) async fn accept<F: Future<Output = ()> + Send + 'static>(
     shared: Arc<Shared>,
     mut listener: Box<dyn Listener>,
+    protocol: &'static str,
     serve: impl Fn(Arc<Shared>, Box<dyn ByteStream>, SocketAddr) -> F,
 ) {
     let mut draining = pin!(shared.lifecycle.reached(Phase::Draining));
     loop {
         match select(listener.accept(), draining.as_mut()).await {
             Either::Left((Ok((stream, peer)), _)) => {
-                shared.lifecycle.spawn(&shared.runtime, serve(shared.clone(), stream, peer));
+                let span = shared.connection_span(protocol, peer);
+                let served = serve(shared.clone(), stream, peer).instrument(span);
+                shared.lifecycle.spawn(&shared.runtime, served);
             }
             Either::Left((Err(error), _)) => {
                 tracing::debug!(%error, "accept failed");
@@ -96,7 +102,7 @@ async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, peer: SocketAdd
         let mut connection = Connection { shared: shared.clone(), stream, unread: BytesMut::new() };
         match place {
             Ok(place) => {
-                tracing::debug!(%peer, "connected");
+                tracing::debug!("connected");
                 connection.serve(&place).await
             }
             //= VTX-TCP-014
@@ -105,7 +111,7 @@ async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, peer: SocketAdd
     };
     let aborted = shared.lifecycle.reached(Phase::Aborted);
     if let Either::Left((Err(error), _)) = select(pin!(served), pin!(aborted)).await {
-        tracing::debug!(%peer, %error, "connection broken off");
+        tracing::debug!(%error, "connection broken off");
     }
 }
 
@@ -137,7 +143,9 @@ impl Connection {
             //= VTX-TCP-005
             match self.next(&mut reader).await? {
                 Next::Packet(Incoming::Request { id, download }) => match self.shared.admit(place).await {
-                    Ok(_place) => self.answer(id, download, place).await?,
+                    Ok(_place) => {
+                        self.answer(id, download, place).instrument(request_span(download)).await?;
+                    }
                     Err(met) => return self.last_words(&limit(id, met)).await,
                 },
                 Next::Packet(Incoming::Extension { id, tag, value }) => {

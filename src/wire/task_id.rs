@@ -71,6 +71,12 @@ impl TaskId {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// Its first 12 digits: enough to tell tasks apart in a log, and no more than a line has room for.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        self.as_str().get(..12).unwrap_or_default()
+    }
+
     /// Its 64 digits, as bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; Self::LEN] {

@@ -22,6 +22,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
+use tracing::Instrument as _;
 
 /// What was found out about the ways to a peer.
 #[derive(Debug, Clone)]
@@ -281,7 +282,7 @@ impl Shared {
     /// Opens a way in a task of its own: the end of the request that wanted it does not end it.
     fn open(self: &Arc<Self>, address: SocketAddr, index: usize, way: Peer) {
         let shared = self.clone();
-        self.runtime.spawn(Box::pin(async move {
+        let opening = async move {
             let outcome = match shared.downloaders.downloader(way.protocol) {
                 Ok(downloader) => downloader.reach(way.address).await,
                 Err(error) => Err(error),
@@ -292,7 +293,8 @@ impl Shared {
                 Err(error) => AutoEvent::Closed { peer, way, error: error.clone() },
             });
             shared.change(address, |chooser, now| chooser.opened(index, outcome, now));
-        }));
+        };
+        self.runtime.spawn(Box::pin(opening.in_current_span()));
     }
 
     fn change(&self, address: SocketAddr, change: impl FnOnce(&mut Chooser<ConnectError>, Instant)) {

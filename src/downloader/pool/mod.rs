@@ -17,6 +17,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
+use tracing::{Instrument as _, Span};
 
 /// Makes the connections of a pool.
 pub(crate) trait Dial<C>: Send + Sync + 'static {
@@ -113,12 +114,14 @@ impl<C: Pooled> Pool<C> {
     {
         let mut lease = self.get(address).await?;
         let mut client = lease.take().ok_or(ConnectError::Closed)?;
+        Span::current().record("connection", lease.id);
         let may_have_ended = client.may_have_ended();
         match exchange(client, lease).await {
             Err(DownloadError::Request(error)) if may_have_ended && C::shows_end(&error) => {}
             other => return other,
         }
         lease = self.get_new(address).await?;
+        Span::current().record("connection", lease.id);
         client = lease.take().ok_or(ConnectError::Closed)?;
         exchange(client, lease).await
     }
@@ -144,7 +147,8 @@ impl<C: Pooled> Pool<C> {
             })
         });
         if let Some(dialing) = handshake {
-            self.0.runtime.spawn(Box::pin(dial_for_all(dialing)));
+            // Logs tell of it within the request that came first.
+            self.0.runtime.spawn(Box::pin(dial_for_all(dialing).in_current_span()));
         }
         next
     }

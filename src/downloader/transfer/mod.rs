@@ -72,6 +72,7 @@ impl Transfer {
     ///
     /// # Errors
     /// [`TransferError`]. What has arrived by then stays in the store.
+    #[tracing::instrument(level = "debug", name = "transfer", skip_all, fields(task = %self.task.key.id.short()))]
     pub async fn run(self) -> Result<Report, TransferError> {
         if self.peers.is_empty() {
             return Err(TransferError::NoPeers);

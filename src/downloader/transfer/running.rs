@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 /// How often it is looked how far the requests are.
 const LOOK: Duration = Duration::from_millis(100);
@@ -120,12 +121,13 @@ impl<'a> Running<'a> {
     fn start(&self, flight: u64, work: impl Future<Output = Ended> + Send + 'static) -> AbortHandle {
         let (abort, registration) = AbortHandle::new_pair();
         let (work, tell) = (Abortable::new(work, registration), self.tell.clone());
-        self.means.runtime.spawn(Box::pin(async move {
+        let telling = async move {
             if let Ok(ended) = work.await {
                 // The transfer may be gone.
                 let _ = tell.send((flight, ended));
             }
-        }));
+        };
+        self.means.runtime.spawn(Box::pin(telling.in_current_span()));
         abort
     }
 
@@ -171,11 +173,16 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
+    /// A peer, as logs name it.
+    fn named(&self, peer: PeerIndex) -> Option<impl tracing::Value> {
+        self.transfer.peers.get(peer).map(tracing::field::display)
+    }
+
     /// Another answer was first.
     fn beaten(&mut self, id: u64) {
         let Some(flight) = self.flights.remove(&id) else { return };
         let Flight { number, peer, .. } = flight;
-        tracing::debug!(piece = number, "gives up the later of two answers");
+        tracing::debug!(peer = self.named(peer), piece = number, "gives up the later of two answers");
         self.transfer.tell(Event::Beaten { number, peer });
     }
 
@@ -191,7 +198,7 @@ impl<'a> Running<'a> {
             report.bytes += bytes;
         }
         let elapsed = now.saturating_duration_since(asked_at);
-        tracing::debug!(piece = number, ?elapsed, verified, "has stored a piece");
+        tracing::debug!(peer = self.named(peer), piece = number, ?elapsed, verified, "has stored a piece");
         self.transfer.tell(Event::Piece { number, peer, bytes, elapsed });
     }
 
