@@ -121,9 +121,7 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<Exit, Failur
         let shared = match futures_util::future::select(pin!(work), pin!(interrupted)).await {
             futures_util::future::Either::Left((done, _)) => done?,
             futures_util::future::Either::Right(_) => {
-                return Err(
-                    Failure::new(Exit::Interrupted, "interrupted").hint("the same command goes on from here")
-                );
+                return Err(Failure::new(Exit::Interrupted, "interrupted"));
             }
         };
         if let Some(Shared { share, staging, store, progress }) = shared {
@@ -256,14 +254,25 @@ async fn fetch(
     };
     // Where the next process cleans up, should this one be killed.
     let whole = staging.dir.join("whole");
-    match arguments.range {
-        None => {
-            store.export(task.key, &whole).await.map_err(|error| export_failed(arguments, error))?;
+    let failed = |error| export_failed(arguments, error);
+    let rename = || {
+        let renamed = files::rename(&whole, &arguments.output);
+        renamed.map_err(|error| Failure::file(&arguments.output, &error))
+    };
+    let sha256 = match (arguments.range, &share) {
+        (Some(range), _) => {
+            part(&store, &task, range, &parts, &whole).await?;
+            rename()?;
+            sha256(world, &arguments.output).await?
         }
-        Some(range) => part(&store, &task, range, &parts, &whole).await?,
-    }
-    files::rename(&whole, &arguments.output).map_err(|error| Failure::file(&arguments.output, &error))?;
-    let sha256 = sha256(world, &arguments.output).await?;
+        // Others still want the pieces.
+        (None, Some(_)) => {
+            let sha256 = store.export(task.key, &whole).await.map_err(failed)?;
+            rename()?;
+            sha256.to_string()
+        }
+        (None, None) => store.give_away(task.key, &arguments.output).await.map_err(failed)?.to_string(),
+    };
     done(&progress, &report, &ways_taken(&auto, &peers), sha256, &arguments.output);
     match share {
         Some(share) => return Ok(Some(Shared { share, staging, store, progress })),

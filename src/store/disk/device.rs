@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 /// How a file is opened; for reading and writing in both cases.
@@ -42,6 +43,17 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`io::ErrorKind::NotFound`], and whatever the disk fails with.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Moves a file out of the directory to `target`, in place of the file that is there, if any, and makes that durable.
+    /// After a power cut before its return the file is at one of the two places.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::CrossesDevices`] and [`io::ErrorKind::Unsupported`] where it has to be copied instead, and whatever
+    /// the disk fails with.
+    fn move_out(&self, name: &str, target: &Path) -> io::Result<()> {
+        let _ = (name, target);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// The names of all files, in any order.
     ///

@@ -183,12 +183,22 @@ impl DiskStore {
     /// piece by piece, and as a whole where the task has a digest. A piece that turns out damaged is marked so.
     ///
     /// The bytes are written under another name in the same directory, which is removed where the export fails or is
-    /// given up.
+    /// given up; a file system that can share blocks between files writes none. Returns the SHA-256 of the content.
     ///
     /// # Errors
     /// [`ExportError`]; what was at `target` is then still there.
-    pub async fn export(&self, key: TaskKey, target: impl AsRef<Path>) -> Result<(), ExportError> {
-        export::file(&self.0, key, target.as_ref()).await
+    pub async fn export(&self, key: TaskKey, target: impl AsRef<Path>) -> Result<Digest, ExportError> {
+        export::copy(&self.0, key, target.as_ref()).await
+    }
+
+    /// As [`DiskStore::export`], and the task leaves the store: within one file system its content moves to `target` in
+    /// one step, and nothing is copied. Whoever reads the task at that moment goes on reading the same file.
+    ///
+    /// # Errors
+    /// [`ExportError`]; what was at `target`, and the task, are then still there. Where only the index failed,
+    /// [`ExportError::Store`], the content is at `target` and the task is gone with the next start.
+    pub async fn give_away(&self, key: TaskKey, target: impl AsRef<Path>) -> Result<Digest, ExportError> {
+        export::give_away(&self.0, key, target.as_ref()).await
     }
 }
 

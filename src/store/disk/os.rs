@@ -59,6 +59,12 @@ impl Disk for OsDisk {
         std::fs::rename(self.path.join(from), self.path.join(to))
     }
 
+    fn move_out(&self, name: &str, target: &Path) -> io::Result<()> {
+        let target = std::path::absolute(target)?;
+        std::fs::rename(self.path.join(name), &target)?;
+        target.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {

@@ -292,6 +292,67 @@ fn an_export_is_whole_or_not_there() {
     assert_eq!(std::fs::read(&target).unwrap(), content);
 }
 
+/// What a task becomes that is given away from a store on `disk`, and what is left of it there.
+fn given_away(directory: &Path, disk: impl Disk) {
+    let store = open(disk);
+    let (content, target) = (bytes(250, 1), directory.join("target"));
+    let task = ready(store.import_reader(io::Cursor::new(content.clone()), 250, options(100))).unwrap();
+    // In place of a directory it is not put, and it stays whole.
+    let error = ready(store.give_away(task.key, directory)).unwrap_err();
+    assert!(matches!(error, ExportError::Target(_)), "{error:?}");
+    assert!(ready(store.task(task.key)).unwrap().unwrap().is_complete());
+    std::fs::write(&target, "before").unwrap();
+    assert_eq!(ready(store.give_away(task.key, &target)).unwrap(), Digest::Sha256(sha256(&content)));
+    assert_eq!(std::fs::read(&target).unwrap(), content);
+    assert_eq!(ready(store.task(task.key)).unwrap(), None);
+    let error = ready(store.give_away(task.key, &target)).unwrap_err();
+    assert!(matches!(error, ExportError::Store(StoreError::Missing(Missing::Task))), "{error:?}");
+    assert_eq!(std::fs::read(&target).unwrap(), content);
+}
+
+#[test]
+fn what_is_given_away_is_moved_and_not_copied() {
+    use std::os::unix::fs::MetadataExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let disk = OsDisk::open(directory.path().join("store")).unwrap();
+    given_away(directory.path(), disk);
+    let names =
+        |directory: &Path| std::fs::read_dir(directory).unwrap().map(|it| it.unwrap().file_name()).count();
+    assert_eq!(names(directory.path()), 2, "the target and the store");
+    // The same file, under another name.
+    let store = open(OsDisk::open(directory.path().join("store")).unwrap());
+    let task = ready(store.import_reader(io::Cursor::new(bytes(250, 1)), 250, options(100))).unwrap();
+    let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
+    let before = inode(&first_content(&directory.path().join("store")));
+    ready(store.give_away(task.key, directory.path().join("target"))).unwrap();
+    assert_eq!(inode(&directory.path().join("target")), before);
+}
+
+#[test]
+fn a_disk_that_moves_nothing_out_gives_a_copy_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = CrashDisk::default();
+    given_away(directory.path(), disk.clone());
+    assert_eq!(contents(&disk), 0, "the content went with its task");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no unfinished file is left");
+}
+
+#[test]
+fn a_damaged_piece_is_not_given_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(OsDisk::open(directory.path().join("store")).unwrap());
+    let task = ready(store.import_reader(io::Cursor::new(bytes(250, 1)), 250, options(100))).unwrap();
+    let content = first_content(&directory.path().join("store"));
+    let mut damaged = std::fs::read(&content).unwrap();
+    damaged[150] ^= 1;
+    std::fs::write(&content, damaged).unwrap();
+    let target = directory.path().join("target");
+    let error = ready(store.give_away(task.key, &target)).unwrap_err();
+    assert!(matches!(error, ExportError::Store(StoreError::Damaged { number: 1 })), "{error:?}");
+    assert!(!target.exists());
+    assert_eq!(ready(store.task(task.key)).unwrap().unwrap().held, 2, "the others are kept");
+}
+
 #[test]
 fn pieces_that_are_right_do_not_make_the_whole_right() {
     let directory = tempfile::tempdir().unwrap();
