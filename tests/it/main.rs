@@ -27,6 +27,8 @@ mod dependencies;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod downloader;
 mod exchange;
+#[cfg(feature = "cli")]
+mod exits;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod extensions;
 #[cfg(all(feature = "grpc", feature = "tcp"))]

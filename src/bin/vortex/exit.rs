@@ -54,6 +54,28 @@ impl Exit {
         }
     }
 
+    /// What to do next, where a failure says nothing more to the point.
+    const fn hint(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Done => return None,
+            Self::Other => "run it again with -vv, which tells more",
+            Self::Usage => "--help says what the command takes; for a configuration, `vortex config check`",
+            Self::NotFound => "check the task id and --kind, or ask another peer",
+            Self::Refused => "check --ca, --cert and --key, or the ticket",
+            Self::Corrupt => "ask other peers: the one that lied is named",
+            Self::Network => {
+                "check the address and that the peer runs; where UDP is blocked, add a tcp:// peer"
+            }
+            Self::Unfinished | Self::Interrupted => {
+                "what has arrived is kept: the same command goes on from there"
+            }
+            Self::TimedOut => {
+                "check that the peer runs and that no firewall is in between, or ask another one"
+            }
+            Self::Disk => "free some space or name another place, then run the same command again",
+        })
+    }
+
     /// Its name in JSON.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -126,7 +148,7 @@ impl Failure {
         if self.exit == Exit::Done {
             return self.exit.into();
         }
-        let hint = self.hint.as_deref();
+        let hint = self.hint.as_deref().or(self.exit.hint());
         if json {
             let event = Event { event: "error", code: self.exit.name(), message: &self.message, hint };
             let _ = writeln!(io::stdout(), "{}", serde_json::to_string(&event).unwrap_or_default());

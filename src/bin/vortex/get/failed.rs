@@ -35,13 +35,12 @@ pub(super) fn describe_failed(error: &DescribeError) -> Failure {
         Some(DownloadError::Request(RequestError::Failed(Refused::Rejected(_)))) | None => Exit::Corrupt,
         Some(_) => Exit::Network,
     };
-    Failure::new(exit, error.to_string()).hint(match exit {
-        Exit::NotFound => "check the task id and --kind, or ask another peer",
-        Exit::Refused => {
-            "check --ca, --cert and --key, or the ticket; deployed Dragonfly peers need --insecure"
-        }
-        _ => "check the address and that the peer runs; where UDP is blocked, add a tcp:// peer",
-    })
+    let failure = Failure::new(exit, error.to_string());
+    match exit {
+        Exit::Refused => failure
+            .hint("check --ca, --cert and --key, or the ticket; deployed Dragonfly peers need --insecure"),
+        _ => failure,
+    }
 }
 
 /// Why a transfer could not go on, and what to do.
@@ -69,12 +68,12 @@ pub(super) async fn explain(store: &DiskStore, key: TaskKey, error: TransferErro
     } else {
         Exit::Network
     };
-    let hint = if begun {
-        "what has arrived is kept: the same command goes on from there, and may name more peers"
-    } else {
-        "check that the peers run and have the task, or name others with --peer"
-    };
-    Failure::new(exit, message).hint(hint)
+    let failure = Failure::new(exit, message);
+    match begun {
+        true => failure
+            .hint("what has arrived is kept: the same command goes on from there, and may name more peers"),
+        false => failure,
+    }
 }
 
 impl From<TransferError> for Failure {
