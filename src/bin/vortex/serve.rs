@@ -111,7 +111,7 @@ pub(crate) fn run(arguments: &Arguments, _output: &Output) -> Result<Exit, Failu
         let (quic, tcp) = listen(&world, &server, &config, quic, tcp, &tls, insecure).await?;
         #[cfg(feature = "grpc")]
         let grpc = match grpc_address(arguments, &config) {
-            Some(bind) => Some(serve_grpc(&world, &server, bind, (!insecure).then_some(tls)).await?),
+            Some(bind) => Some(serve_grpc(&world, &server, bind, (!insecure).then(|| tls.clone())).await?),
             None => None,
         };
         #[cfg(not(feature = "grpc"))]
@@ -160,7 +160,7 @@ pub(crate) fn run(arguments: &Arguments, _output: &Output) -> Result<Exit, Failu
         out.flush()?;
         explain(&ready);
 
-        signals.until_stop(|| service::reload(&world.crypto, &files, &shown)).await;
+        signals.until_stop(|| service::reload(&world.crypto, &files, &shown, &tls)).await;
         #[cfg(feature = "metrics")]
         figures.draining.store(true, std::sync::atomic::Ordering::Release);
         tracing::info!("shutting down: answers under way are finished");

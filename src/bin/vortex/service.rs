@@ -6,7 +6,7 @@ use futures_util::future::{Either, select};
 use sd_notify::NotifyState;
 use std::pin::pin;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use vortex_p2p::transport::tls::{Crypto, ServerIdentity};
+use vortex_p2p::transport::tls::{Crypto, ServerIdentity, ServerTls};
 
 /// SIGTERM and SIGINT, heard from now on.
 pub(crate) struct StopSignals(Signal, Signal);
@@ -74,20 +74,43 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Reads the certificate and the key again. Handshakes from now on show them, connections that exist live on. Where the
-/// files are not good, what was shown is shown on.
-pub(crate) fn reload(crypto: &Crypto, files: &IdentityArguments, shown: &ServerIdentity) {
-    match files.identity(crypto) {
-        Ok(Some(identity)) => {
-            let fingerprint = identity.fingerprint().map(|it| it.to_string()).unwrap_or_default();
-            shown.replace(identity);
-            tracing::warn!(fingerprint, "SIGHUP: the certificate was read again; new handshakes show it");
+/// Reads the certificate, its key and the authorities again. Handshakes from now on go by them, connections that exist
+/// live on. Where one of the files is not good, everything stays as it was.
+pub(crate) fn reload(crypto: &Crypto, files: &IdentityArguments, shown: &ServerIdentity, tls: &ServerTls) {
+    match read_again(crypto, files, shown, tls) {
+        Ok(Some(told)) => tracing::warn!("SIGHUP: {told} read again; new handshakes go by that"),
+        Ok(None) => {
+            tracing::warn!("SIGHUP: there is nothing to read again without --cert and --key, or --ca")
         }
-        Ok(None) => tracing::warn!("SIGHUP: there is nothing to read again without --cert and --key"),
         Err(failure) => {
-            tracing::error!("SIGHUP: the certificate was not changed: {}", failure.message());
+            tracing::error!(
+                "SIGHUP: neither certificate nor authorities were changed: {}",
+                failure.message()
+            );
         }
     }
+}
+
+/// What was read, and stands from now on.
+fn read_again(
+    crypto: &Crypto,
+    files: &IdentityArguments,
+    shown: &ServerIdentity,
+    tls: &ServerTls,
+) -> Result<Option<String>, Failure> {
+    // Both are read before one of them is changed.
+    let (identity, authorities) = (files.identity(crypto)?, files.authorities()?);
+    let mut told = Vec::new();
+    if let (Some(authorities), Some(admitted)) = (authorities, tls.authorities()) {
+        admitted.replace(&authorities).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+        told.push("the authorities".to_owned());
+    }
+    if let Some(identity) = identity {
+        let fingerprint = identity.fingerprint().map(|it| it.to_string()).unwrap_or_default();
+        shown.replace(identity);
+        told.push(format!("the certificate (now {fingerprint})"));
+    }
+    Ok((!told.is_empty()).then(|| told.join(" and ")))
 }
 
 #[cfg(feature = "metrics")]

@@ -10,7 +10,7 @@ mod trust;
 
 pub use identity::{Authorities, Fingerprint, FingerprintError, Identity, IdentityPem, ServerIdentity};
 pub use refusal::{By, Reason, Refusal};
-pub use server::{Admission, ServerTls};
+pub use server::{Admission, ClientAuthorities, ServerTls};
 pub use stream::{accept, connect};
 #[cfg(feature = "grpc")]
 pub use stream::{accept_http2, connect_http2};

@@ -146,6 +146,78 @@ async fn a_certificate_changes_and_connections_live_on() {
     assert!(client.quic(&serving, after).await.is_some());
 }
 
+/// A client's certificate, in a directory of its own.
+struct Friend(tempfile::TempDir);
+
+impl Friend {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        write_identity(directory.path());
+        Self(directory)
+    }
+
+    /// It signed itself, and so vouches for itself.
+    fn vouch(&self, ca: &str) {
+        std::fs::copy(path(&self.0, "cert.pem"), ca).unwrap();
+    }
+
+    /// Over which protocols it gets something.
+    fn gets(&self, serving: &Serving, server: &str, out: &str) -> Vec<&'static str> {
+        let (cert, key) = (path(&self.0, "cert.pem"), path(&self.0, "key.pem"));
+        let get = ["get", serving.text("task"), "-o", out, "--ca", server, "--cert", &cert, "--key", &key];
+        let over = |protocol: &str| run(&[&get[..], &["--peer", &serving.peer(protocol)]].concat()).status;
+        PROTOCOLS.iter().copied().filter(|protocol| over(protocol).success()).collect()
+    }
+}
+
+//= VTX-SEC-006 test
+#[test]
+fn the_authorities_of_clients_change_and_bad_ones_change_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = file(directory.path(), "source", 1000);
+    write_identity(directory.path());
+    let (cert, key, ca) =
+        (path(&directory, "cert.pem"), path(&directory, "key.pem"), path(&directory, "ca.pem"));
+    let (one, other) = (Friend::new(), Friend::new());
+    one.vouch(&ca);
+    let notified = Notified::bind(&path(&directory, "notify"));
+    let mut command = vortex();
+    command.args(["serve", &source, "--dir", &path(&directory, "store")]);
+    command.args(["--cert", &cert, "--key", &key, "--ca", &ca]);
+    command.args(PROTOCOLS.iter().flat_map(|protocol| [format!("--{protocol}"), "127.0.0.1:0".to_owned()]));
+    command.env("NOTIFY_SOCKET", path(&directory, "notify")).stderr(Stdio::piped());
+    let mut serving = Serving::start(command);
+    assert_eq!(notified.next(), "READY=1\n");
+    let out = path(&directory, "out");
+    let none: [&str; 0] = [];
+    assert_eq!(one.gets(&serving, &cert, &out), PROTOCOLS);
+    assert_eq!(other.gets(&serving, &cert, &out), none);
+
+    other.vouch(&ca);
+    reload(&serving, &notified);
+    assert_eq!(one.gets(&serving, &cert, &out), none, "nobody vouches for it any more");
+    assert_eq!(other.gets(&serving, &cert, &out), PROTOCOLS);
+
+    // A good certificate beside authorities that are none: neither is taken.
+    let shown = std::fs::read(&cert).unwrap();
+    std::fs::write(&ca, "no authority").unwrap();
+    write_identity(directory.path());
+    reload(&serving, &notified);
+    std::fs::write(&cert, shown).unwrap();
+    assert_eq!(
+        other.gets(&serving, &cert, &out),
+        PROTOCOLS,
+        "the server shows what it showed, to whom it did"
+    );
+    assert_eq!(one.gets(&serving, &cert, &out), none);
+
+    serving.signal("TERM");
+    let mut log = String::new();
+    std::io::Read::read_to_string(&mut serving.stderr(), &mut log).unwrap();
+    assert!(log.contains("SIGHUP: the authorities and the certificate (now "), "{log}");
+    assert!(log.contains("ca.pem: expected at least one PEM block `CERTIFICATE`, found none"), "{log}");
+}
+
 #[test]
 fn a_ticket_pins_over_each_protocol() {
     let directory = tempfile::tempdir().unwrap();
