@@ -106,7 +106,7 @@ impl Progress {
         let terminal = std::io::stderr().is_terminal() && !hidden;
         let bar = if terminal && !json { ProgressBar::new(0) } else { ProgressBar::hidden() };
         let style = ProgressStyle::with_template(
-            "{bar:32} {percent:>3}%  {binary_bytes:>10} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left  {msg}",
+            "{bar:32.cyan} {percent:>3}%  {binary_bytes:>10} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left  {msg}",
         );
         if let Ok(style) = style {
             bar.set_style(style.progress_chars("█▌ "));
