@@ -19,6 +19,8 @@ pub type PeerIndex = usize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlanSettings {
     /// Requests under way at a time, at all peers together; at least 1. 8, as deployed (`concurrentPieceCount`).
+    /// One from which nothing has come for two seconds does not count: a peer that dies must not keep the others from being
+    /// asked until its requests stall.
     pub concurrency: usize,
     /// Requests under way with one peer at most. How many it really gets follows from its rate and its round trip.
     ///
@@ -75,6 +77,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const FIRST_WINDOW: usize = 2;
 /// How often late answers are looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Silence after which a request is no longer waited for before others are made.
+const SILENT: Duration = Duration::from_secs(2);
 /// What a first byte takes where nothing is known.
 const ASSUMED_LATENCY: f64 = 0.5;
 /// Seconds over which a peer's rate is averaged: what it did a few seconds ago hardly counts.
@@ -220,9 +224,10 @@ impl Plan {
         self.waiting.len() + flying.len()
     }
 
-    /// Whether a single flight has the piece.
-    fn flies_alone(&self, number: u32) -> bool {
-        self.flights.values().filter(|flight| flight.number == number).count() == 1
+    /// Requests of which something is to be expected.
+    fn under_way(&self, now: Instant) -> usize {
+        let expected = |flight: &&Flight| flight.won || now < flight.progressed_at + SILENT;
+        self.flights.values().filter(expected).count()
     }
 
     /// What to do at `now`; to be called until it says to wait, or that it is over.
@@ -230,7 +235,7 @@ impl Plan {
         if let Some(flight) = self.stalled(now) {
             return Step::Stalled { flight };
         }
-        if self.flights.len() < self.settings.concurrency.max(1)
+        if self.under_way(now) < self.settings.concurrency.max(1)
             && let Some((peer, number, spare)) = self.assign(now).or_else(|| self.spare(now))
         {
             return self.ask(peer, number, spare, now);
@@ -286,27 +291,37 @@ impl Plan {
         })
     }
 
-    /// A late flight, and a peer that would have its piece in less than half the time that it still needs.
+    /// A late piece, and a peer that would have it in less than half the time that it still needs.
+    ///
+    /// A piece may be late a second time: where it was asked for again, there may be nobody either.
     fn spare(&self, now: Instant) -> Option<(usize, u32, bool)> {
-        let mut late: Vec<(f64, &Flight)> = self
-            .flights
-            .values()
-            .filter(|flight| !flight.won && self.flies_alone(flight.number))
-            .filter(|flight| {
-                self.spare_bytes == 0 || self.spare_bytes + flight.length <= self.settings.spare_memory
+        let mut pieces: BTreeMap<u32, Vec<&Flight>> = BTreeMap::new();
+        for flight in self.flights.values() {
+            pieces.entry(flight.number).or_default().push(flight);
+        }
+        let mut late: Vec<(f64, Vec<&Flight>)> = pieces
+            .into_values()
+            .filter(|flights| flights.iter().all(|flight| !flight.won))
+            .map(|flights| {
+                let remaining = flights.iter().map(|flight| self.remaining(flight, now));
+                (remaining.fold(f64::INFINITY, f64::min), flights)
             })
-            .map(|flight| (self.remaining(flight, now), flight))
             .collect();
         late.sort_by(|a, b| b.0.total_cmp(&a.0));
-        late.into_iter().find_map(|(remaining, flight)| {
+        late.into_iter().find_map(|(remaining, flights)| {
+            let Flight { number, length, .. } = **flights.first()?;
+            if self.spare_bytes != 0 && self.spare_bytes + length > self.settings.spare_memory {
+                return None;
+            }
+            let asked = |peer| flights.iter().filter(|flight| flight.peer == peer).count();
             let free = (0..).zip(&self.peers).filter(|(index, peer)| {
-                (peer.several_ways || *index != flight.peer)
+                asked(*index) <= usize::from(peer.several_ways && flights.len() == 1)
                     && self.is_free(peer, now)
-                    && self.may_ask(*index, flight.number, now)
+                    && self.may_ask(*index, number, now)
             });
-            let etas = free.map(|(index, peer)| (peer.eta(flight.length).unwrap_or(ASSUMED_LATENCY), index));
+            let etas = free.map(|(index, peer)| (peer.eta(length).unwrap_or(ASSUMED_LATENCY), index));
             let (eta, peer) = etas.min_by(|a, b| a.0.total_cmp(&b.0))?;
-            (2.0 * eta < remaining).then_some((peer, flight.number, true))
+            (2.0 * eta < remaining).then_some((peer, number, true))
         })
     }
 
