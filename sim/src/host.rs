@@ -1,6 +1,6 @@
 //! A host as its software sees it: a runtime, a network, a disk.
 
-use crate::disk::SimDisk;
+use crate::disk::{Mounted, SimDisk};
 use crate::faults::lock;
 use crate::net::{HostId, SimNetwork};
 use crate::notes;
@@ -243,7 +243,7 @@ impl Host {
     }
 
     /// The disk. It outlives crashes; what was never synced may not.
-    pub fn disk(&self) -> SimDisk {
-        self.machine.disk.clone()
+    pub fn disk(&self) -> Mounted {
+        self.machine.disk.mount()
     }
 }

@@ -1,16 +1,27 @@
 //! The disk as the store uses it.
 
 use super::contents::{Change, Contents, Inode, NameChange};
-use super::{SimDisk, State};
+use super::{Mounted, SimDisk, State};
 use crate::faults::{Fault, lock};
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard};
 use vortex_p2p::store::disk::{Disk, DiskFile, DiskLock, OpenMode};
 
-impl Disk for SimDisk {
+impl Mounted {
+    fn state(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = lock(&self.disk.0);
+        if state.crashes == self.crashes {
+            Ok(state)
+        } else {
+            Err(io::Error::other("mounted before a crash"))
+        }
+    }
+}
+
+impl Disk for Mounted {
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = lock(&self.0);
+        let mut state = self.state()?;
         state.charge(0)?;
         let inode = match (state.names.get(name).copied(), mode) {
             (Some(inode), OpenMode::Existing) => inode,
@@ -25,11 +36,16 @@ impl Disk for SimDisk {
             }
         };
         state.contents(inode)?.open += 1;
-        Ok(Arc::new(SimFile { disk: self.clone(), name: name.to_owned(), inode, crashes: state.crashes }))
+        Ok(Arc::new(SimFile {
+            disk: self.disk.clone(),
+            name: name.to_owned(),
+            inode,
+            crashes: state.crashes,
+        }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut state = lock(&self.0);
+        let mut state = self.state()?;
         state.charge(0)?;
         if !state.names.contains_key(name) {
             return Err(io::ErrorKind::NotFound.into());
@@ -39,7 +55,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut state = lock(&self.0);
+        let mut state = self.state()?;
         state.charge(0)?;
         if !state.names.contains_key(from) {
             return Err(io::ErrorKind::NotFound.into());
@@ -49,13 +65,13 @@ impl Disk for SimDisk {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut state = lock(&self.0);
+        let mut state = self.state()?;
         state.charge(0)?;
         Ok(state.names.keys().cloned().collect())
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        let mut state = lock(&self.0);
+        let mut state = self.state()?;
         if state.sync_fails()? {
             return Err(io::Error::other("the disk failed to sync names"));
         }
@@ -68,13 +84,13 @@ impl Disk for SimDisk {
     }
 
     fn lock(&self) -> io::Result<Option<DiskLock>> {
-        let mut state = lock(&self.0);
+        let mut state = self.state()?;
         state.begin()?;
         if state.locked {
             return Ok(None);
         }
         state.locked = true;
-        Ok(Some(Box::new(Locked { disk: self.clone(), crashes: state.crashes })))
+        Ok(Some(Box::new(Locked { disk: self.disk.clone(), crashes: state.crashes })))
     }
 }
 

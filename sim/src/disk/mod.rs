@@ -29,6 +29,14 @@ const SECTOR: usize = 512;
 #[derive(Clone)]
 pub struct SimDisk(Arc<Mutex<State>>);
 
+/// A disk as the software of one boot of its host has it: of no use any more once the host has crashed. What is dropped
+/// late, after the next boot has begun, is not to write to its disk.
+#[derive(Debug, Clone)]
+pub struct Mounted {
+    disk: SimDisk,
+    crashes: u64,
+}
+
 struct State {
     rng: Rng,
     ledger: Ledger,
@@ -143,6 +151,11 @@ impl SimDisk {
         let state = lock(&self.0);
         let length = |inode: &Inode| state.inodes.get(inode).map(|contents| contents.current.len());
         state.names.iter().max_by_key(|(_, inode)| length(inode)).map(|(name, _)| name.clone())
+    }
+
+    /// The disk for the software that runs now.
+    pub fn mount(&self) -> Mounted {
+        Mounted { crashes: lock(&self.0).crashes, disk: self.clone() }
     }
 
     /// When the disk has done what it was asked to so far.

@@ -9,7 +9,7 @@ fn disk(seed: u64) -> SimDisk {
 }
 
 fn read(disk: &SimDisk, name: &str) -> Option<Vec<u8>> {
-    let file = disk.open(name, OpenMode::Existing).ok()?;
+    let file = disk.mount().open(name, OpenMode::Existing).ok()?;
     let mut bytes = vec![0; file.size().unwrap() as usize];
     assert_eq!(file.read_at(0, &mut bytes).unwrap(), bytes.len());
     Some(bytes)
@@ -19,19 +19,21 @@ fn read(disk: &SimDisk, name: &str) -> Option<Vec<u8>> {
 fn what_was_synced_survives_every_crash() {
     for seed in 0..50 {
         let disk = disk(seed);
-        let file = disk.open("a", OpenMode::New).unwrap();
-        let lock = disk.lock().unwrap();
-        assert!(lock.is_some() && disk.lock().unwrap().is_none());
+        let file = disk.mount().open("a", OpenMode::New).unwrap();
+        let lock = disk.mount().lock().unwrap();
+        assert!(lock.is_some() && disk.mount().lock().unwrap().is_none());
         file.write_all_at(0, b"kept").unwrap();
         file.sync().unwrap();
-        disk.sync_names().unwrap();
+        let before = disk.mount();
+        before.sync_names().unwrap();
         disk.crash();
+        assert!(before.rename("a", "b").is_err(), "what was mounted before the crash is of no use");
         assert_eq!(read(&disk, "a").as_deref(), Some(b"kept".as_slice()));
         assert!(file.write_all_at(0, b"late").is_err(), "a file from before the crash is of no use");
-        let again = disk.lock().unwrap();
+        let again = disk.mount().lock().unwrap();
         assert!(again.is_some());
         drop(lock);
-        assert!(disk.lock().unwrap().is_none(), "a lock from before the crash releases nothing");
+        assert!(disk.mount().lock().unwrap().is_none(), "a lock from before the crash releases nothing");
     }
 }
 
@@ -40,11 +42,11 @@ fn what_was_not_synced_may_be_there_gone_or_torn() {
     let (mut whole, mut lost, mut torn, mut nameless) = (0, 0, 0, 0);
     for seed in 0..200 {
         let disk = disk(seed);
-        let file = disk.open("a", OpenMode::New).unwrap();
+        let file = disk.mount().open("a", OpenMode::New).unwrap();
         file.set_len(2_048).unwrap();
         file.sync().unwrap();
         if seed % 2 == 0 {
-            disk.sync_names().unwrap();
+            disk.mount().sync_names().unwrap();
         }
         file.write_all_at(0, &[1; 2_048]).unwrap();
         disk.crash();
@@ -74,12 +76,12 @@ fn a_name_that_was_replaced_stands_for_one_file_or_the_other() {
     for seed in 0..50 {
         let disk = disk(seed);
         for (name, bytes) in [("a", b"old"), ("b", b"new")] {
-            let file = disk.open(name, OpenMode::New).unwrap();
+            let file = disk.mount().open(name, OpenMode::New).unwrap();
             file.write_all_at(0, bytes).unwrap();
             file.sync().unwrap();
-            disk.sync_names().unwrap();
+            disk.mount().sync_names().unwrap();
         }
-        disk.rename("b", "a").unwrap();
+        disk.mount().rename("b", "a").unwrap();
         assert_eq!(read(&disk, "a").unwrap(), b"new");
         assert!(read(&disk, "b").is_none());
         disk.crash();
@@ -96,8 +98,8 @@ fn a_name_that_was_replaced_stands_for_one_file_or_the_other() {
 fn a_later_write_may_survive_an_earlier_one() {
     let survived = (0..100).any(|seed| {
         let disk = disk(seed);
-        let file = disk.open("a", OpenMode::New).unwrap();
-        disk.sync_names().unwrap();
+        let file = disk.mount().open("a", OpenMode::New).unwrap();
+        disk.mount().sync_names().unwrap();
         file.write_all_at(0, &[1; 512]).unwrap();
         file.write_all_at(512, &[2; 512]).unwrap();
         disk.crash();
@@ -111,7 +113,7 @@ fn a_later_write_may_survive_an_earlier_one() {
 fn full_disks_bad_sectors_and_failed_syncs_answer_with_errors() {
     let disk = disk(1);
     disk.set(Settings { capacity: 1_000, ..Settings::default() });
-    let file = disk.open("a", OpenMode::New).unwrap();
+    let file = disk.mount().open("a", OpenMode::New).unwrap();
     file.write_all_at(0, &[1; 900]).unwrap();
     assert_eq!(file.write_all_at(900, &[1; 200]).unwrap_err().kind(), io::ErrorKind::StorageFull);
     assert_eq!(file.size().unwrap(), 1_000, "a write goes as far as there is room");
@@ -125,7 +127,7 @@ fn full_disks_bad_sectors_and_failed_syncs_answer_with_errors() {
     file.write_all_at(50, &[3; 200]).unwrap();
     assert_eq!(file.read_at(150, &mut buffer).unwrap(), 100);
 
-    disk.sync_names().unwrap();
+    disk.mount().sync_names().unwrap();
     file.sync().unwrap();
     disk.set(Settings { failing_syncs: 1.0, ..Settings::default() });
     file.write_all_at(0, &[9; 10]).unwrap();
@@ -142,12 +144,12 @@ fn the_power_goes_between_a_write_and_its_sync() {
     let (mut whole, mut less) = (0, 0);
     for seed in 0..50 {
         let disk = disk(seed);
-        let file = disk.open("a", OpenMode::New).unwrap();
-        disk.sync_names().unwrap();
+        let file = disk.mount().open("a", OpenMode::New).unwrap();
+        disk.mount().sync_names().unwrap();
         let mut told = disk.cut_power_after(1);
         file.write_all_at(0, &[1; 2_048]).unwrap();
         assert!(told.try_recv().is_err());
-        assert!(file.sync().is_err() && disk.list().is_err(), "there is no power");
+        assert!(file.sync().is_err() && disk.mount().list().is_err(), "there is no power");
         assert_eq!((told.try_recv(), disk.outages().load(Ordering::Relaxed)), (Ok(()), 1));
         disk.crash();
         disk.power_on();
