@@ -2,10 +2,12 @@
 
 use super::clients::{client, dialer, fetch};
 use super::victim::{Held, Victim};
+use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::RwLock;
 use vortex_p2p::downloader::{Dialer, Protocol};
@@ -18,8 +20,19 @@ struct Counts {
     pieces: AtomicU64,
     bytes: AtomicU64,
     aborted: AtomicU64,
-    failed: AtomicU64,
     sessions: AtomicU64,
+    /// By what the innermost error says.
+    failed: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Counts {
+    fn fail(&self, why: impl Into<String>) {
+        *self.failed.lock().unwrap().entry(why.into()).or_default() += 1;
+    }
+}
+
+fn innermost(error: &dyn Error) -> String {
+    error.source().map_or_else(|| error.to_string(), innermost)
 }
 
 /// Drawn numbers, the same ones for each client in every run (splitmix64).
@@ -41,7 +54,7 @@ async fn visit(
     victim: Arc<RwLock<Victim>>,
     counts: Arc<Counts>,
     stop: Arc<AtomicBool>,
-    seed: u64,
+    (seed, pause): (u64, u64),
 ) {
     let mut drawn = Drawn(seed);
     while !stop.load(Ordering::Relaxed) {
@@ -66,27 +79,34 @@ async fn visit(
                     counter.fetch_add(1, Ordering::Relaxed);
                 }
                 // Refused at a limit, or the server was restarted.
-                Ok(Err(_)) | Err(_) => {
-                    counts.failed.fetch_add(1, Ordering::Relaxed);
-                }
+                Ok(Err(error)) => counts.fail(innermost(&error)),
+                Err(_) => counts.fail("not a byte, or not all of them, in 60 s"),
             }
         }
         drop(client);
-        tokio::time::sleep(Duration::from_millis(drawn.below(4000))).await;
+        tokio::time::sleep(Duration::from_millis(drawn.below(pause))).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "as long as VORTEX_ENDURANCE says, in seconds"]
+#[ignore = "as long as VORTEX_ENDURANCE says, in seconds; VORTEX_ENDURANCE_PAUSE: the longest pause of a client, in ms"]
 async fn nothing_grows() {
-    let seconds = std::env::var("VORTEX_ENDURANCE").map_or(60, |seconds| seconds.parse().unwrap());
+    let setting = |name, or: u64| std::env::var(name).map_or(or, |value| value.parse().unwrap());
+    let seconds = setting("VORTEX_ENDURANCE", 60);
+    let pause = setting("VORTEX_ENDURANCE_PAUSE", 4000);
     let victim = Arc::new(RwLock::new(Victim::new(PIECE)));
     let (counts, stop) = (Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
     let mut clients = Vec::new();
     for seed in 0..CLIENTS {
         // Ten clients share an address and a socket, as processes of one machine do.
         let dialer = dialer(Ipv4Addr::new(127, 0, 1, (seed / 10) as u8 + 1)).await;
-        clients.push(tokio::spawn(visit(dialer, victim.clone(), counts.clone(), stop.clone(), seed)));
+        clients.push(tokio::spawn(visit(
+            dialer,
+            victim.clone(),
+            counts.clone(),
+            stop.clone(),
+            (seed, pause),
+        )));
     }
     let begun = Instant::now();
     let mut samples = Vec::new();
