@@ -55,7 +55,7 @@ pub fn panels(panels: &[Panel], columns: usize, ticks: &[&str], across: &str, up
     );
     let names = panels.first().map(|panel| panel.series.as_slice()).unwrap_or_default();
     for (index, (series, colour)) in names.iter().zip(COLOURS.iter().cycle()).enumerate() {
-        let x = LEFT + index as f64 * 130.0;
+        let x = LEFT + index as f64 * ((width - LEFT) / names.len() as f64).min(130.0);
         put(&mut svg, format_args!("<path d=\"M{x} 14h18\" stroke=\"{colour}\" stroke-width=\"3\"/>"));
         text(&mut svg, (x + 24.0, 18.0), "start", &series.name);
     }
