@@ -1,115 +1,15 @@
-//! The extensions: their packets, and what servers with and without them answer.
+//! What servers with and without the extensions answer.
 
 use crate::peers::{Served, content};
-use proptest::prelude::*;
-use vortex_p2p::client::{ExtensionReply, Failure, Rejection, RequestError};
+use vortex_p2p::client::{ExtensionReply, Failure, RequestError};
 use vortex_p2p::server::ServerSettings;
-use vortex_p2p::session::read_reply;
 use vortex_p2p::wire::extension::{
-    Availability, Capabilities, Description, Extension, ExtensionError, ExtensionRequest, MAX_AVAILABILITY,
-    MAX_RANGE_LEN, RangeHead,
+    Availability, Capabilities, Description, Extension, ExtensionRequest, MAX_RANGE_LEN,
 };
-use vortex_p2p::wire::{
-    Algorithm, Digest, Division, Download, ErrorCode, Message, Packet, PieceKind, PieceLength, TaskId,
-};
-
-fn requests() -> impl Strategy<Value = ExtensionRequest> {
-    let kind = proptest::sample::select(&PieceKind::ALL[..]);
-    let task_id = any::<[u8; 32]>().prop_map(TaskId::from_sha256);
-    (0..4, kind, task_id, any::<[u32; 3]>()).prop_map(
-        |(which, kind, task_id, [a, start, length])| match which {
-            0 => ExtensionRequest::Capabilities,
-            1 => ExtensionRequest::Range { piece: Download { kind, task_id, number: a }, start, length },
-            2 => ExtensionRequest::Description { kind, task_id },
-            _ => ExtensionRequest::Availability { kind, task_id, first: a },
-        },
-    )
-}
-
-/// The value of a packet of an extension, and its tag.
-fn value(packet: &[u8]) -> (u8, &[u8]) {
-    match Packet::decode_exact(packet).unwrap().message {
-        Message::Reserved(tag, value) => (tag.get(), value),
-        other => panic!("{other:?}"),
-    }
-}
+use vortex_p2p::wire::{Algorithm, Digest, Division, Download, ErrorCode, PieceKind, PieceLength, TaskId};
 
 fn division(length: u64, piece_length: u64) -> Division {
     Division::new(length, PieceLength::try_from(piece_length).unwrap()).unwrap()
-}
-
-proptest! {
-    //= VTX-EXT-006 test
-    //= VTX-EXT-007 test
-    //= VTX-EXT-011 test
-    //= VTX-EXT-014 test
-    //= VTX-EXT-016 test
-    //= VTX-EXT-019 test
-    #[test]
-    fn requests_survive_the_wire_and_appended_bytes(request in requests(), appended in any::<Vec<u8>>()) {
-        let packet = request.encode(3);
-        let (tag, bytes) = value(&packet);
-        prop_assert_eq!(tag, request.extension().request_tag());
-        let longer = [bytes, &appended].concat();
-        prop_assert_eq!(ExtensionRequest::decode(request.extension(), &longer), Ok(request));
-        for end in 0..bytes.len() {
-            prop_assert!(ExtensionRequest::decode(request.extension(), &bytes[..end]).is_err());
-        }
-    }
-
-    #[test]
-    fn descriptions_survive_the_wire(length: u64, piece_length in 1u64..=1 << 30, hash: Option<[u8; 32]>) {
-        let Ok(division) = Division::new(length, PieceLength::try_from(piece_length).unwrap()) else {
-            return Ok(());
-        };
-        let description = Description { division, digest: hash.map(Digest::Sha256) };
-        let packet = description.encode(1);
-        prop_assert_eq!(Description::decode(value(&packet).1), Ok(description));
-    }
-
-    #[test]
-    fn availability_survives_the_wire(first: u32, held in proptest::collection::vec(any::<bool>(), 0..300)) {
-        let availability = Availability { first, held };
-        let packet = availability.encode(1);
-        prop_assert_eq!(Availability::decode(value(&packet).1), Ok(availability));
-    }
-
-    //= VTX-EXT-022 test
-    #[test]
-    fn range_answers_are_held_against_their_request(
-        piece in 1u32..1 << 20, start in 0u32..1 << 20, length in 1u32..1 << 20, said_start in 0u32..1 << 20,
-    ) {
-        let piece_length = PieceLength::try_from(u64::from(piece)).unwrap();
-        let head = RangeHead {
-            start: said_start,
-            length: length.min(piece.saturating_sub(said_start)),
-            piece_length,
-            digest: Digest::Crc32(1),
-        };
-        let decoded = RangeHead::decode(value(&head.encode(1)).1, start, length);
-        prop_assert_eq!(decoded.is_ok(), said_start == start && start < piece);
-        let longer = RangeHead { length: head.length + 1, ..head };
-        prop_assert!(RangeHead::decode(value(&longer.encode(1)).1, start, length).is_err());
-    }
-
-    #[test]
-    fn replies_survive_anything(request in requests(), bytes in any::<Vec<u8>>()) {
-        let answer = [&[1, request.extension().answer_tag(), 0, 0, 0, bytes.len() as u8][..], &bytes].concat();
-        let _ = read_reply(&request, &bytes.into());
-        let _ = read_reply(&request, &answer.into());
-    }
-}
-
-#[test]
-fn a_description_of_an_impossible_task_is_rejected() {
-    //= VTX-EXT-015 test
-    let mut packet = Description { division: division(10, 4), digest: None }.encode(1).to_vec();
-    packet[14..18].fill(0);
-    assert_eq!(Description::decode(&packet[6..]), Err(ExtensionError::Invalid { field: "piece length" }));
-    let mut packet =
-        Description { division: division(10, 4), digest: Some(Digest::Crc32(1)) }.encode(1).to_vec();
-    packet[22] = b'x';
-    assert_eq!(Description::decode(&packet[6..]), Err(ExtensionError::Invalid { field: "digest" }));
 }
 
 /// One request over QUIC and over TCP; the answers have to be alike.
@@ -193,28 +93,4 @@ async fn a_server_without_extensions_is_like_a_deployed_one() {
     assert_eq!(both(&served, ExtensionRequest::Capabilities).await, Ok(None));
     let (kind, task_id) = (PieceKind::Piece, TaskId::from_sha256([0; 32]));
     assert_eq!(both(&served, ExtensionRequest::Description { kind, task_id }).await, Ok(None));
-}
-
-#[test]
-fn a_range_that_is_not_what_its_digest_says_is_rejected() {
-    //= VTX-EXT-022 test
-    let piece = Download { kind: PieceKind::Piece, task_id: TaskId::from_sha256([0; 32]), number: 0 };
-    let request = ExtensionRequest::Range { piece, start: 2, length: 3 };
-    let piece_length = PieceLength::try_from(9).unwrap();
-    let head = RangeHead { start: 2, length: 3, piece_length, digest: Digest::of(Algorithm::Crc32, b"abc") }
-        .encode(1);
-    let reply = |bytes: &[u8]| read_reply(&request, &[&head, bytes].concat().into());
-    assert!(matches!(reply(b"abc"), Ok(Some(ExtensionReply::Range(..)))));
-    assert_eq!(reply(b"abd"), Err(Rejection::Mismatch.into()));
-    assert_eq!(reply(b"abcd"), Err(Rejection::Trailing.into()));
-    assert!(matches!(reply(b"ab"), Err(Failure::Rejected(Rejection::Malformed(_)))));
-}
-
-#[test]
-fn an_availability_answer_is_bounded() {
-    let held = vec![true; MAX_AVAILABILITY as usize + 9];
-    let packet = Availability { first: 0, held }.encode(1);
-    assert_eq!(Availability::decode(value(&packet).1).unwrap().held.len(), MAX_AVAILABILITY as usize);
-    let claim = [&[0, 0, 0, 0][..], &u32::MAX.to_be_bytes()].concat();
-    assert_eq!(Availability::decode(&claim), Err(ExtensionError::Invalid { field: "count" }));
 }

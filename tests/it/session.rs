@@ -409,3 +409,80 @@ fn damage_is_found_before_the_last_bytes_are_out() {
     damaged[3] ^= 1;
     assert_eq!(answer.content(&damaged), Err(Corrupt));
 }
+
+#[test]
+fn content_that_went_past_counts_and_never_beyond_the_piece() {
+    let digest = Digest::of(Algorithm::Crc32, CONTENT);
+    let mut answer = Answer::new(1, PieceKind::Piece, &metadata(digest.to_text().as_str(), CONTENT), digest);
+    assert!(matches!(answer.step(), AnswerStep::Send(_)));
+    answer.passed(5).unwrap();
+    assert_eq!(answer.step(), AnswerStep::Content { offset: 5, length: CONTENT.len() as u32 - 5 });
+    assert_eq!(answer.passed(CONTENT.len() as u64 - 4), Err(Corrupt));
+    assert_eq!(answer.passed(u64::MAX), Err(Corrupt));
+    answer.passed(CONTENT.len() as u64 - 5).unwrap();
+    assert_eq!(answer.step(), AnswerStep::Done);
+}
+
+/// A refusal ends the connection where its boundaries are lost: after a deadline, or after a length that can't be passed over.
+#[test]
+fn a_refusal_ends_what_can_not_go_on() {
+    assert!(Refusal::late(1).ends);
+    assert!(!Refusal::no_request(1, Tag::Close).ends);
+    let refusal = |bytes: &[u8]| match RequestReader::new().receive(&mut &*bytes) {
+        Some(Incoming::Refuse(refusal)) => refusal,
+        other => panic!("{other:?}"),
+    };
+    assert!(refusal(&[9, 0, 0xff, 0xff, 0xff, 0xff]).ends);
+    assert!(!refusal(&[9, 0, 0, 0, 0, 3, 1]).ends);
+}
+
+#[test]
+fn a_reader_knows_where_it_is() {
+    let whole = download(PieceKind::Piece).encode(3);
+    let mut reader = RequestReader::new();
+    assert!(reader.is_idle() && !reader.is_passing_over());
+    reader.receive(&mut &whole[..10]);
+    assert!(!reader.is_idle() && !reader.is_passing_over());
+    assert_eq!(reader.packet_id(), 3);
+    reader.receive(&mut &whole[10..]).unwrap();
+    assert!(reader.is_idle() && !reader.is_passing_over());
+}
+
+#[test]
+fn a_request_awaits_its_answer_until_the_packet_is_there() {
+    let digest = Digest::of(Algorithm::Crc32, CONTENT);
+    let mut packet = Vec::new();
+    metadata(digest.to_text().as_str(), CONTENT).encode(0, PieceKind::Piece, &mut packet);
+    let mut request = ClientRequest::new(ask());
+    let mut most = Bytes::copy_from_slice(&packet[..packet.len() - 1]);
+    assert!(matches!(request.receive(&mut most), Ok(None)));
+    assert!(request.is_awaiting_answer());
+    let mut last = Bytes::copy_from_slice(&packet[packet.len() - 1..]);
+    assert!(matches!(request.receive(&mut last), Ok(Some(_))));
+    assert!(!request.is_awaiting_answer());
+}
+
+#[test]
+fn only_content_with_another_digest_is_a_mismatch() {
+    for (rejection, mismatch) in [
+        (Rejection::Mismatch, true),
+        (Rejection::OtherDigest, true),
+        (Rejection::Trailing, false),
+        (Rejection::NoAnswer(Tag::Close), false),
+    ] {
+        assert_eq!(Failure::from(rejection).is_mismatch(), mismatch);
+    }
+    assert!(!Failure::NotAnswered.is_mismatch());
+}
+
+#[test]
+fn a_peers_words_are_shown_up_to_two_hundred() {
+    let shown = |message: &str| {
+        Failure::Refused { code: ErrorCode::NotFound, message: message.to_owned() }.to_string()
+    };
+    assert_eq!(shown(""), "the peer refused: not found");
+    assert_eq!(shown("no such task"), "the peer refused: not found: no such task");
+    let most = "x".repeat(200);
+    assert_eq!(shown(&most), format!("the peer refused: not found: {most}"));
+    assert_eq!(shown(&(most.clone() + "y")), format!("the peer refused: not found: {most}…"));
+}

@@ -6,6 +6,7 @@ mod differential;
 mod digest;
 mod division;
 mod dumps;
+mod extension;
 mod generate;
 #[cfg(feature = "cli")]
 pub(crate) use generate::damage;
