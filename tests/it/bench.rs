@@ -50,11 +50,16 @@ fn each_round_has_every_side_and_what_it_is_compared_with() {
 }
 
 #[test]
-fn idle_connections_are_open_beside_the_transfer() {
-    let events = bench(&["--against", "tcp", "--idle", "20"]);
-    let sides: Vec<_> = events.iter().filter(|event| event["event"] == "side").collect();
-    assert_eq!(sides.len(), 2);
-    assert!(sides.iter().all(|side| side["idle_kib"]["median"].is_number()));
+fn idle_connections_are_open_beside_the_transfer_and_what_they_cost_is_told() {
+    let events = bench(&["--against", "tcp", "--idle", "0,20"]);
+    let of = |event| events.iter().filter(move |value| value["event"] == event);
+    let rounds: Vec<_> = of("run").map(|run| (run["round"].as_u64(), run["idle"].as_u64())).collect();
+    let round = |round| [0, 0, 20, 20].map(|idle| (Some(round), Some(idle)));
+    assert_eq!(rounds, [round(1), round(2)].concat(), "settings are interleaved as sides are");
+    assert!(of("side").all(|side| side["idle_kib"].is_null() == (side["idle"] == 0)));
+    let changes: Vec<_> = of("change").map(|c| (c["side"].as_str(), c["idle"].as_u64())).collect();
+    assert_eq!(changes, [(Some("quic"), Some(20)), (Some("tcp"), Some(20))]);
+    assert!(of("change").all(|change| change["throughput"]["median"].as_f64().unwrap() > 0.0));
 }
 
 /// `cargo test --workspace` builds it; a test of this package alone does not.

@@ -26,7 +26,8 @@ pub(crate) use worker::run as run_worker;
 
 /// Measure transfers over loopback, beside other ways to do the same
 ///
-/// Results are ratios: each round has a transfer of every side, and what two sides have in the same round is compared.
+/// Results are ratios: each round has a transfer of every side in every setting, and what two of them have in the same
+/// round is compared.
 /// Processor time counts from the first dial to the last byte, for server and client apart. Vortex verifies every
 /// piece, at the server (but for sendfile) and at the client.
 #[derive(Debug, Args)]
@@ -74,8 +75,8 @@ pub(crate) struct Arguments {
     )]
     connections: Vec<NonZeroU32>,
     /// Connections that are open beside and do nothing
-    #[arg(long, value_name = "N", default_value = "0", env = "VORTEX_BENCH_IDLE")]
-    idle: u32,
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "0", env = "VORTEX_BENCH_IDLE")]
+    idle: Vec<u32>,
     /// Where the server has the content
     #[arg(long, value_enum, default_value = "file", env = "VORTEX_BENCH_SOURCE")]
     source: Source,
@@ -120,7 +121,7 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<Exit, Failur
         target: arguments.target,
         concurrency: 1,
         connections: 1,
-        idle: arguments.idle,
+        idle: 0,
         threads: arguments.threads.map_or(cores, |threads| threads.get() as usize),
         datagram: arguments.datagram,
     };
@@ -129,22 +130,35 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<Exit, Failur
     for piece_length in &arguments.piece_length {
         job.piece_length = piece_length.0;
         prepare(&job)?;
-        for concurrency in &arguments.concurrency {
-            for connections in &arguments.connections {
-                (job.concurrency, job.connections) = (concurrency.get(), connections.get());
-                let mut cell = Cell::new(&job);
-                for round in 1..=arguments.rounds.get() {
-                    for side in &sides {
-                        let run = transfer(&Job { side: *side, ..job.clone() }, round)?;
-                        reporter.run(&run)?;
-                        cell.push(run);
-                    }
+        let mut cells = cells(arguments, &job);
+        for round in 1..=arguments.rounds.get() {
+            for cell in &mut cells {
+                for side in &sides {
+                    let run = transfer(&Job { side: *side, ..cell.job().clone() }, round)?;
+                    reporter.run(cell, &run)?;
+                    cell.push(run);
                 }
-                reporter.cell(&cell)?;
             }
+        }
+        for (before, cell) in cells.iter().enumerate() {
+            reporter.cell(cell, cells.first().filter(|_| before > 0))?;
         }
     }
     Ok(Exit::Done)
+}
+
+/// What is measured with one piece length: every concurrency, with every number of connections, used and idle.
+fn cells(arguments: &Arguments, job: &Job) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for concurrency in &arguments.concurrency {
+        for connections in &arguments.connections {
+            for idle in &arguments.idle {
+                let (concurrency, connections, idle) = (concurrency.get(), connections.get(), *idle);
+                cells.push(Cell::new(Job { concurrency, connections, idle, ..job.clone() }));
+            }
+        }
+    }
+    cells
 }
 
 /// Puts the content into a store of the disk with the piece length that is due.

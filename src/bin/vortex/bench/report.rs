@@ -25,13 +25,26 @@ pub(super) struct Run {
     pub(super) idle_kib: Option<f64>,
 }
 
+/// What transfers have in common that are compared side by side.
+#[derive(Clone, Copy, Serialize)]
+struct Setting {
+    size: u64,
+    piece_length: u64,
+    concurrency: u32,
+    connections: u32,
+    idle: u32,
+    datagram: u16,
+    source: Source,
+    target: Target,
+}
+
 impl Run {
     fn cpu_per_gib(&self) -> f64 {
         self.server_cpu_per_gib + self.client_cpu_per_gib
     }
 }
 
-/// All rounds with the same piece length, concurrency and connections.
+/// All rounds of one setting.
 pub(super) struct Cell {
     job: Job,
     runs: Vec<Run>,
@@ -40,9 +53,9 @@ pub(super) struct Cell {
 #[derive(Serialize)]
 struct Summary {
     side: Side,
-    piece_length: u64,
-    concurrency: u32,
-    connections: u32,
+    #[serde(flatten)]
+    setting: Setting,
+    rounds: usize,
     mb_per_second: Spread,
     server_cpu_per_gib: Spread,
     client_cpu_per_gib: Spread,
@@ -54,18 +67,30 @@ struct Summary {
     idle_kib: Option<Spread>,
 }
 
-/// What two sides had in the same rounds, divided.
+/// What two transfers had in the same rounds, divided.
 #[derive(Serialize)]
 struct Ratio {
     side: Side,
     against: Side,
+    #[serde(flatten)]
+    setting: Setting,
     throughput: Spread,
     cpu_per_gib: Spread,
 }
 
 impl Cell {
-    pub(super) fn new(job: &Job) -> Self {
-        Self { job: job.clone(), runs: Vec::new() }
+    pub(super) fn new(job: Job) -> Self {
+        Self { job, runs: Vec::new() }
+    }
+
+    pub(super) fn job(&self) -> &Job {
+        &self.job
+    }
+
+    fn setting(&self) -> Setting {
+        let Job { length, piece_length, concurrency, connections, idle, datagram, source, target, .. } =
+            self.job;
+        Setting { size: length, piece_length, concurrency, connections, idle, datagram, source, target }
     }
 
     pub(super) fn push(&mut self, run: Run) {
@@ -87,9 +112,8 @@ impl Cell {
         let spread = |value: fn(&Run) -> f64| Spread::of(self.of(side).map(value));
         Some(Summary {
             side,
-            piece_length: self.job.piece_length,
-            concurrency: self.job.concurrency,
-            connections: self.job.connections,
+            setting: self.setting(),
+            rounds: self.of(side).count(),
             mb_per_second: spread(|run| run.mb_per_second)?,
             server_cpu_per_gib: spread(|run| run.server_cpu_per_gib)?,
             client_cpu_per_gib: spread(|run| run.client_cpu_per_gib)?,
@@ -108,10 +132,16 @@ impl Cell {
             Side::Quic if other == Side::Tcp => (Side::Tcp, Side::Quic),
             ours => (ours, other),
         };
-        let pairs: Vec<(&Run, &Run)> = self.of(side).zip(self.of(against)).collect();
+        self.divided(side, self, against)
+    }
+
+    /// What `side` has here over what `against` has in `other`, round by round.
+    fn divided(&self, side: Side, other: &Self, against: Side) -> Option<Ratio> {
+        let pairs: Vec<(&Run, &Run)> = self.of(side).zip(other.of(against)).collect();
         Some(Ratio {
             side,
             against,
+            setting: self.setting(),
             throughput: Spread::of(
                 pairs.iter().map(|(ours, other)| ours.mb_per_second / other.mb_per_second),
             )?,
@@ -120,6 +150,14 @@ impl Cell {
             )?,
         })
     }
+}
+
+#[derive(Serialize)]
+struct With<'a, T> {
+    #[serde(flatten)]
+    setting: Setting,
+    #[serde(flatten)]
+    of: &'a T,
 }
 
 #[derive(Serialize)]
@@ -144,9 +182,9 @@ impl Reporter {
         let _ = writeln!(io::stderr(), "{} is left out: {why}", side.name());
     }
 
-    pub(super) fn run(&mut self, run: &Run) -> io::Result<()> {
+    pub(super) fn run(&mut self, cell: &Cell, run: &Run) -> io::Result<()> {
         if self.json {
-            return line("run", run);
+            return line("run", &With { setting: cell.setting(), of: run });
         }
         let (round, side) = (run.round, run.side.name());
         writeln!(
@@ -157,14 +195,18 @@ impl Reporter {
         )
     }
 
-    pub(super) fn cell(&mut self, cell: &Cell) -> io::Result<()> {
-        let summaries = cell.sides().into_iter().filter_map(|side| cell.summary(side));
-        let ratios = cell.sides().into_iter().filter_map(|side| cell.ratio(side));
+    /// What came of a cell, also over what the same sides have in the `first` one.
+    pub(super) fn cell(&mut self, cell: &Cell, first: Option<&Cell>) -> io::Result<()> {
+        let sides = cell.sides();
+        let summaries = sides.iter().filter_map(|side| cell.summary(*side));
+        let ratios = sides.iter().filter_map(|side| cell.ratio(*side));
+        let changes = sides.iter().filter_map(|side| cell.divided(*side, first?, *side));
         if self.json {
             summaries.into_iter().try_for_each(|summary| line("side", &summary))?;
-            return ratios.into_iter().try_for_each(|ratio| line("ratio", &ratio));
+            ratios.into_iter().try_for_each(|ratio| line("ratio", &ratio))?;
+            return changes.into_iter().try_for_each(|change| line("change", &change));
         }
-        io::stdout().lock().write_all(table(&cell.job, summaries, ratios).as_bytes())
+        io::stdout().lock().write_all(table(&cell.job, summaries, ratios, changes).as_bytes())
     }
 }
 
@@ -173,7 +215,12 @@ fn line(event: &str, of: &impl Serialize) -> io::Result<()> {
     writeln!(io::stdout(), "{line}")
 }
 
-fn table(job: &Job, sides: impl Iterator<Item = Summary>, ratios: impl Iterator<Item = Ratio>) -> String {
+fn table(
+    job: &Job,
+    sides: impl Iterator<Item = Summary>,
+    ratios: impl Iterator<Item = Ratio>,
+    changes: impl Iterator<Item = Ratio>,
+) -> String {
     let from = match job.source {
         Source::File => "from a file in the page cache",
         Source::Memory => "from memory",
@@ -213,11 +260,12 @@ fn table(job: &Job, sides: impl Iterator<Item = Summary>, ratios: impl Iterator<
         }
         text.push('\n');
     }
-    for ratio in ratios {
+    let named = ratios.map(|ratio| (ratio.against.name(), ratio));
+    for (against, ratio) in named.chain(changes.map(|change| ("first setting", change))) {
         let spread = |of: Spread| format!("{:.2} ({:.2}-{:.2})", of.median, of.min, of.max);
         text.push_str(&format!(
             "{:<22} throughput {}   CPU {}\n",
-            format!("{} / {}", ratio.side.name(), ratio.against.name()),
+            format!("{} / {against}", ratio.side.name()),
             spread(ratio.throughput),
             spread(ratio.cpu_per_gib),
         ));
