@@ -105,11 +105,8 @@ impl GrpcClient {
         // A call whose future is dropped is reset by h2.
         let response = self.runtime.until(due.first, self.call(&ask)).await;
         let response = response.map_err(|_| RequestError::TimedOut(Waited::FirstByte))??;
-        let response = self.runtime.until(due.piece, receive(&ask, response)).await;
-        let response = response.map_err(|_| RequestError::TimedOut(Waited::Piece))??;
-        tracing::debug!(bytes = response.len(), "has the answer");
-        let (request, piece, content) = accept(ask, response)?;
-        Ok(Answer::new(piece, GrpcSource { request: Some(request), content }))
+        let answer = self.runtime.until(due.piece, receive(ask, response)).await;
+        answer.map_err(|_| RequestError::TimedOut(Waited::Piece))?
     }
 
     /// Sends the request and waits for the headers of its response.
@@ -147,16 +144,16 @@ impl fmt::Debug for GrpcClient {
 }
 
 /// Reads the message of a response and the status behind it.
-async fn receive(ask: &Ask, response: Response<RecvStream>) -> Result<Bytes, RequestError> {
+async fn receive(ask: Ask, response: Response<RecvStream>) -> Result<Answer, RequestError> {
     let (head, mut body) = response.into_parts();
     if head.status != StatusCode::OK || !grpc::is_grpc(&head.headers) {
         return Err(bad(format!("HTTP status {}, expected a response of gRPC", head.status.as_u16())));
     }
     let mut status = Status::read(&head.headers);
-    let mut reader = MessageReader::for_piece(ask.length);
+    let mut response = GrpcResponse::new(ask);
     while let Some(bytes) = body.data().await {
         let bytes = bytes.map_err(ended)?;
-        reader.receive(&bytes).map_err(|error| bad(error.to_string()))?;
+        response.receive(&bytes)?;
         // It fails only for more than was received.
         let _ = body.flow_control().release_capacity(bytes.len());
     }
@@ -164,13 +161,49 @@ async fn receive(ask: &Ask, response: Response<RecvStream>) -> Result<Bytes, Req
         status = Status::read(&trailers).or(status);
     }
     match status {
-        Some(Status { code: Code::Ok, .. }) if reader.is_complete() => Ok(reader.into_message()),
-        Some(Status { code: Code::Ok, .. }) => Err(bad("the response ended within its message")),
+        Some(Status { code: Code::Ok, .. }) => response.finish(),
         Some(status) => {
             let code = status.error_code();
             Err(Failure::Refused { code, message: status.message }.into())
         }
         None => Err(bad("the response ended without a status")),
+    }
+}
+
+/// The response to a request, put together from the bytes of its stream in whatever parts they come.
+#[derive(Debug)]
+pub struct GrpcResponse {
+    ask: Ask,
+    reader: MessageReader,
+}
+
+impl GrpcResponse {
+    /// The response to `ask`, of which nothing has come yet.
+    #[must_use]
+    pub fn new(ask: Ask) -> Self {
+        Self { ask, reader: MessageReader::for_piece(ask.length) }
+    }
+
+    /// Takes the next bytes. They are kept: as many as have come, and no more than the piece may have, with its fields.
+    ///
+    /// # Errors
+    /// [`Rejection::BadMessage`] for what is not one message of gRPC, uncompressed and short enough.
+    pub fn receive(&mut self, bytes: &[u8]) -> Result<(), RequestError> {
+        self.reader.receive(bytes).map_err(|error| bad(error.to_string()))
+    }
+
+    /// The answer, once the stream has ended well. Its content is verified while it is handed out.
+    ///
+    /// # Errors
+    /// [`Rejection`]: the message is not complete, or is no answer to the request.
+    pub fn finish(self) -> Result<Answer, RequestError> {
+        if !self.reader.is_complete() {
+            return Err(bad("the response ended within its message"));
+        }
+        let message = self.reader.into_message();
+        tracing::debug!(bytes = message.len(), "has the answer");
+        let (request, piece, content) = accept(self.ask, message)?;
+        Ok(Answer::new(piece, GrpcSource { request: Some(request), content }))
     }
 }
 

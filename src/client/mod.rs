@@ -18,7 +18,7 @@ pub use answer::Answer;
 pub(crate) use answer::{Progress, Source};
 pub use error::{RequestError, Waited};
 #[cfg(feature = "grpc")]
-pub use grpc::GrpcClient;
+pub use grpc::{GrpcClient, GrpcResponse};
 #[cfg(feature = "quic")]
 pub use quic::QuicClient;
 pub use tcp::{GiveBack, TcpClient};
