@@ -71,7 +71,7 @@ async fn each_line_says_which_connection_peer_task_and_piece_it_is_about() {
             wanted: None,
             peers: vec![*peer],
             plan: PlanSettings::default(),
-            scattered: false,
+            swarm: false,
             limit: None,
             lenient: false,
             observer: None,

@@ -59,6 +59,14 @@ impl<T> Sender<T> {
         self.modify(|old| *old = value);
     }
 
+    /// The value, as it is now.
+    pub(crate) fn get(&self) -> T
+    where
+        T: Copy,
+    {
+        self.0.lock().value
+    }
+
     pub(crate) fn modify(&self, change: impl FnOnce(&mut T)) {
         change(&mut self.0.lock().value);
         self.0.changed.notify_waiters();

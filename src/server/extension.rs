@@ -2,15 +2,19 @@
 
 use super::admission::{AnswerMemory, ConnectionPlace};
 use super::answering::{BrokenOff, Recipient, Sink};
+use super::lifecycle::Phase;
 use super::{Limit, Shared};
 use crate::session::Refusal;
 use crate::store::{PieceSet, StoreError, Task, TaskKey};
 use crate::wire::extension::{
-    Availability, Capabilities, Description, Extension, ExtensionRequest, MAX_AVAILABILITY, MAX_RANGE_LEN,
-    RangeHead,
+    Availability, Capabilities, Description, Extension, ExtensionRequest, Hold, MAX_AVAILABILITY, MAX_HOLD,
+    MAX_RANGE_LEN, RangeHead,
 };
 use crate::wire::{Algorithm, Digest, Download, ErrorCode, PieceKind, ReservedTag, Tag};
 use bytes::Bytes;
+use futures_util::future::{Either, select};
+use std::pin::pin;
+use std::time::Duration;
 
 /// An answer: the packet, and the bytes that follow it.
 pub(super) struct Reply {
@@ -75,11 +79,9 @@ impl Shared {
                 let Task { division, digest, .. } = self.task(id, TaskKey { kind, id: task_id }).await?;
                 Description { division, digest }.encode(id).into()
             }
-            ExtensionRequest::Availability { kind, task_id, first } => {
+            ExtensionRequest::Availability { kind, task_id, first, hold } => {
                 let key = TaskKey { kind, id: task_id };
-                let task = self.task(id, key).await?;
-                let held = self.store.held(key).await.map_err(|error| refusal(id, &error))?;
-                availability(&task, first, &held).encode(id).into()
+                self.availability(id, key, first, hold).await?.encode(id).into()
             }
             ExtensionRequest::Range { piece, start, length } => {
                 self.range(id, piece, start, length, place).await?
@@ -91,6 +93,35 @@ impl Shared {
         //= VTX-EXT-013
         let task = self.store.task(key).await.map_err(|error| refusal(id, &error))?;
         task.ok_or_else(|| refusal(id, &StoreError::Missing(crate::store::Missing::Task)))
+    }
+
+    /// Which pieces are held, from `first` on: as soon as there is news beyond `hold`.
+    async fn availability(
+        &self,
+        id: u8,
+        key: TaskKey,
+        first: u32,
+        hold: Option<Hold>,
+    ) -> Result<Availability, Refusal> {
+        //= VTX-EXT-025
+        let until =
+            hold.map(|hold| self.runtime.now() + Duration::from_millis(hold.wait.into()).min(MAX_HOLD));
+        // A server that leaves says what it has.
+        let mut draining = pin!(self.lifecycle.reached(Phase::Draining));
+        loop {
+            let grown = self.store.grown();
+            let task = self.task(id, key).await?;
+            let held = self.store.held(key).await.map_err(|error| refusal(id, &error))?;
+            let availability = availability(&task, first, &held);
+            let (Some(hold), Some(until)) = (hold, until) else { return Ok(availability) };
+            if availability.held.iter().filter(|held| **held).count() != hold.known as usize {
+                return Ok(availability);
+            }
+            let waited = self.runtime.until(until, select(grown, &mut draining)).await;
+            if !matches!(waited, Ok(Either::Left(_))) {
+                return Ok(availability);
+            }
+        }
     }
 
     async fn range(

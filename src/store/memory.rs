@@ -22,6 +22,7 @@ pub struct MemoryStore(Arc<Inner>);
 struct Inner {
     runtime: SharedRuntime,
     tasks: Mutex<BTreeMap<TaskKey, Entry>>,
+    growth: super::Growth,
 }
 
 struct Entry {
@@ -46,7 +47,7 @@ impl MemoryStore {
     /// An empty store; it reads the wall clock of `runtime` to know which task was accessed last.
     #[must_use]
     pub fn new(runtime: SharedRuntime) -> Self {
-        Self(Arc::new(Inner { runtime, tasks: Mutex::default() }))
+        Self(Arc::new(Inner { runtime, tasks: Mutex::default(), growth: super::Growth::default() }))
     }
 
     /// Keeps `content` as a whole task: cut into pieces, with digests by `algorithm`, as coming from nowhere.
@@ -217,6 +218,10 @@ impl PieceStore for MemoryStore {
         Box::pin(ready(held.ok_or_else(|| Missing::Task.into())))
     }
 
+    fn grown(&self) -> BoxFuture<'static, ()> {
+        self.0.growth.wait()
+    }
+
     fn piece(&self, request: Download) -> BoxFuture<'_, Result<StoredPiece, StoreError>> {
         Box::pin(ready(self.0.piece(request)))
     }
@@ -310,6 +315,7 @@ impl Writer {
         entry.accessed = self.store.runtime.unix_time();
         entry.pieces.insert(self.request.number, Piece { provenance, content, damaged: false });
         drop(tasks);
+        self.store.growth.tell();
         Ok(())
     }
 }

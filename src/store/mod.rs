@@ -21,6 +21,7 @@ pub use manifest::{MAX_MANIFEST_LEN, Manifest, ManifestError};
 pub use memory::MemoryStore;
 
 use crate::runtime::BoxFuture;
+use crate::watch;
 use crate::wire::{
     Bounded, Digest, DigestText, Division, Download, Hasher, Metadata, PieceKind, PieceSpan, TaskId,
     TrafficType, limits,
@@ -289,6 +290,9 @@ pub trait PieceStore: Send + Sync + fmt::Debug + 'static {
     /// [`Missing::Task`]; [`StoreError::Io`].
     fn held(&self, key: TaskKey) -> BoxFuture<'_, Result<PieceSet, StoreError>>;
 
+    /// Waits until pieces of any task are committed that were not when this was called; it may return early.
+    fn grown(&self) -> BoxFuture<'static, ()>;
+
     /// The piece that a request asks for.
     ///
     /// # Errors
@@ -330,6 +334,31 @@ pub trait PieceStore: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`StoreError::Io`]; tasks that went before stay gone.
     fn collect(&self, keep: Keep) -> BoxFuture<'_, Result<Collected, StoreError>>;
+}
+
+/// Counts commits, for those who wait for the next one.
+#[derive(Debug)]
+struct Growth(watch::Sender<u64>);
+
+impl Default for Growth {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl Growth {
+    fn tell(&self) {
+        self.0.modify(|commits| *commits += 1);
+    }
+
+    /// From the call on, not from the first poll: who looks at the store in between misses nothing.
+    fn wait(&self) -> BoxFuture<'static, ()> {
+        let (commits, before) = (self.0.subscribe(), self.0.get());
+        // A store that is gone grows no more.
+        Box::pin(async move {
+            let _ = commits.wait_for(|count| *count != before).await;
+        })
+    }
 }
 
 impl Keep {

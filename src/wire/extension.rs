@@ -5,7 +5,7 @@
 //!  0xF0 capabilities     -
 //!  0xF2 range            kind u8, task id 64, number u32, start u32, length u32
 //!  0xF4 description      kind u8, task id 64
-//!  0xF6 availability     kind u8, task id 64, first u32
+//!  0xF6 availability     kind u8, task id 64, first u32; optional: known u32, wait u32
 //!
 //!  answer                value
 //!  0xF1 capabilities     count u8, tags
@@ -18,12 +18,17 @@
 
 use super::{Digest, Division, Download, Header, PieceKind, PieceLength, ReservedTag, Tag, TaskId, limits};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::time::Duration;
 
 /// The largest range, in bytes: its digest is computed before its first byte is sent, so it is held in memory.
 pub const MAX_RANGE_LEN: u32 = 16 << 20;
 
 /// Pieces that one availability answer tells of at most: 8 KiB of bits.
 pub const MAX_AVAILABILITY: u32 = 1 << 16;
+
+/// The longest time for which a server holds an availability answer back: well within the deadline by which it has to
+/// begin to answer, and the one by which its client gives it up.
+pub const MAX_HOLD: Duration = Duration::from_secs(10);
 
 /// Which extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,7 +102,18 @@ pub enum ExtensionRequest {
         task_id: TaskId,
         /// The first piece number of interest.
         first: u32,
+        /// What is no news; `None`: the answer is wanted at once, whatever it says.
+        hold: Option<Hold>,
     },
+}
+
+/// Until when an availability answer may be held back: until it has news, or for some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// How many of the pieces that the answer would tell of are known to be held.
+    pub known: u32,
+    /// Milliseconds; a server takes no more of them than [`MAX_HOLD`].
+    pub wait: u32,
 }
 
 /// The value of an extension's packet does not hold its fields.
@@ -145,9 +161,14 @@ impl ExtensionRequest {
                 value.put_u32(length);
             }
             Self::Description { kind, task_id } => put_task(kind, &task_id, value),
-            Self::Availability { kind, task_id, first } => {
+            Self::Availability { kind, task_id, first, hold } => {
                 put_task(kind, &task_id, value);
                 value.put_u32(first);
+                //= VTX-EXT-024
+                if let Some(Hold { known, wait }) = hold {
+                    value.put_u32(known);
+                    value.put_u32(wait);
+                }
             }
         })
     }
@@ -173,7 +194,13 @@ impl ExtensionRequest {
             }
             Extension::Availability => {
                 let (kind, task_id) = value.task()?;
-                Self::Availability { kind, task_id, first: value.u32("first")? }
+                let first = value.u32("first")?;
+                //= VTX-EXT-025
+                let hold = match (value.u32("known"), value.u32("wait")) {
+                    (Ok(known), Ok(wait)) => Some(Hold { known, wait }),
+                    _ => None,
+                };
+                Self::Availability { kind, task_id, first, hold }
             }
         })
     }

@@ -3,8 +3,9 @@
 use crate::peers::{Served, content};
 use vortex_p2p::client::{ExtensionReply, Failure, RequestError};
 use vortex_p2p::server::ServerSettings;
+use vortex_p2p::store::{NewTask, PieceStore as _, TaskKey};
 use vortex_p2p::wire::extension::{
-    Availability, Capabilities, Description, Extension, ExtensionRequest, MAX_RANGE_LEN,
+    Availability, Capabilities, Description, Extension, ExtensionRequest, Hold, MAX_RANGE_LEN,
 };
 use vortex_p2p::wire::{Algorithm, Digest, Division, Download, ErrorCode, PieceKind, PieceLength, TaskId};
 
@@ -47,7 +48,8 @@ async fn extensions_are_answered_on_both_transports() {
     assert_eq!(answered, Ok(Some(ExtensionReply::Description(description))));
 
     for (first, held) in [(0, vec![true; 4]), (3, vec![true]), (4, vec![]), (u32::MAX, vec![])] {
-        let answered = both(&served, ExtensionRequest::Availability { kind, task_id, first }).await;
+        let answered =
+            both(&served, ExtensionRequest::Availability { kind, task_id, first, hold: None }).await;
         assert_eq!(answered, Ok(Some(ExtensionReply::Availability(Availability { first, held }))));
     }
 
@@ -70,7 +72,7 @@ async fn what_is_not_there_is_told_as_for_a_piece() {
     let (kind, task_id) = (PieceKind::Cache, key.id);
     for request in [
         ExtensionRequest::Description { kind, task_id },
-        ExtensionRequest::Availability { kind, task_id, first: 0 },
+        ExtensionRequest::Availability { kind, task_id, first: 0, hold: None },
         ExtensionRequest::Range { piece: Download { kind, task_id, number: 0 }, start: 0, length: 1 },
         ExtensionRequest::Range { piece: key.piece(1), start: 0, length: 1 },
     ] {
@@ -93,4 +95,54 @@ async fn a_server_without_extensions_is_like_a_deployed_one() {
     assert_eq!(both(&served, ExtensionRequest::Capabilities).await, Ok(None));
     let (kind, task_id) = (PieceKind::Piece, TaskId::from_sha256([0; 32]));
     assert_eq!(both(&served, ExtensionRequest::Description { kind, task_id }).await, Ok(None));
+}
+
+//= VTX-EXT-024 test
+//= VTX-EXT-025 test
+#[tokio::test]
+async fn an_availability_answer_waits_for_news_where_it_may() {
+    let served = Served::new(ServerSettings::default()).await;
+    let whole = served.insert(PieceKind::Piece, &content(1000), 300).await;
+    let key = TaskKey { kind: PieceKind::Cache, id: whole.id };
+    let task = NewTask { key, division: division(1000, 300), digest: None };
+    served.store.create(task).await.unwrap();
+    let (kind, task_id) = (key.kind, key.id);
+    let client = served.quic().await;
+    let ask = |known, wait| {
+        let request =
+            ExtensionRequest::Availability { kind, task_id, first: 1, hold: Some(Hold { known, wait }) };
+        let client = &client;
+        async move {
+            match client.extension(&request).await.unwrap() {
+                Some(ExtensionReply::Availability(Availability { first: 1, held })) => held,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    // Another number than what is known is news, and so is the end of the time.
+    assert_eq!(ask(2, u32::MAX).await, [false; 3]);
+    assert_eq!(ask(0, 1).await, [false; 3]);
+    // A piece before the first of interest is none; the next one is.
+    let commit = async {
+        for number in [0, 2] {
+            let piece = served.store.piece(whole.piece(number)).await.unwrap();
+            let mut writer = served.store.writer(key.piece(number)).await.unwrap();
+            writer.write(piece.content.read(0, 300).await.unwrap()).await.unwrap();
+            writer.commit(piece.provenance).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let (held, ()) = tokio::join!(ask(0, u32::MAX), commit);
+    assert_eq!(held, [false, true, false]);
+    // A server that leaves does not wait.
+    while served.server.stats().answers > 0 {
+        tokio::task::yield_now().await;
+    }
+    let (held, ()) = tokio::join!(ask(1, u32::MAX), async {
+        while served.server.stats().answers == 0 {
+            tokio::task::yield_now().await;
+        }
+        served.server.shutdown().await;
+    });
+    assert_eq!(held, [false, true, false]);
 }

@@ -229,6 +229,9 @@ impl PieceStore for Troubled {
     fn held(&self, key: TaskKey) -> BoxFuture<'_, Result<PieceSet, StoreError>> {
         self.0.held(key)
     }
+    fn grown(&self) -> BoxFuture<'static, ()> {
+        self.0.grown()
+    }
     fn writer(&self, request: Download) -> BoxFuture<'_, Result<Box<dyn PieceWriter>, StoreError>> {
         self.0.writer(request)
     }

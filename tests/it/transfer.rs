@@ -58,7 +58,7 @@ impl Fetching {
             wanted: None,
             peers: self.peers(),
             plan: PlanSettings::default(),
-            scattered: true,
+            swarm: true,
             limit: None,
             lenient: false,
             observer: None,

@@ -275,7 +275,7 @@ pub(super) fn transfer(
         wanted: None,
         peers,
         plan: PlanSettings::default(),
-        scattered: false,
+        swarm: false,
         limit: None,
         lenient: false,
         observer: None,

@@ -1,8 +1,8 @@
 //! A seed and many leechers, each of which serves what it has while it fetches. Every host has one uplink for all that it
 //! sends.
 //!
-//! Safety: everybody has the file's bytes. Liveness: in the time that the seed's uplink alone would take for a few of
-//! them, all have the whole file.
+//! Safety: everybody has the file's bytes. Liveness: all have the whole file within a few times the least time that their
+//! uplinks allow.
 
 use super::peers::{self, File};
 use super::{Outcome, Scenario, Violation};
@@ -13,6 +13,7 @@ use crate::net::{Bandwidth, Conditions};
 use crate::world::Sim;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use vortex_p2p::downloader::transfer::{PlanSettings, Transfer};
 use vortex_p2p::downloader::{Peer, PoolSettings, Protocol};
 use vortex_p2p::runtime::BoxFuture;
@@ -45,10 +46,14 @@ impl Scenario for Swarm {
     }
 }
 
-/// Other leechers that one knows, beside the seed.
+/// Peers that one is told of.
 const KNOWN: u64 = 6;
+/// Of so many leechers one is told of the seed.
+const SEEDED: usize = 16;
 const PIECE_LENGTH: u64 = 32 << 10;
 const PIECES: u64 = 32;
+/// All have the file within so many times the least time that their uplinks allow.
+const MOST: u32 = 5;
 /// Megabits a second of each uplink.
 const RATE: u64 = 20;
 
@@ -61,21 +66,27 @@ async fn run(sim: Sim, leechers: u32) -> Outcome {
     let seed = sim.host("seed", move |host| peers::serve(host, served.clone()));
     sim.net().set_uplink(seed.id(), uplink);
     let first = peers::peer(seed.id(), Protocol::Quic);
-    let mut known = vec![first];
     let begun = sim.now();
     let mut tasks = Vec::new();
+    let mut told = Vec::new();
     for index in 0..leechers {
-        // Those that came before; they learn of nobody later, as with a scheduler that tells each newcomer once.
-        let mut mine: Vec<Peer> = Vec::new();
-        for _ in 0..KNOWN {
-            let other = known.get(rng.below(known.len() as u64) as usize).copied();
-            mine.extend(other.filter(|other| !mine.contains(other)));
-        }
+        let (tell, peers) = oneshot::channel();
         let file = file.clone();
-        let task = sim.client(&format!("leecher{index}"), move |host| leech(host, file, first, mine));
+        let task = sim.client(&format!("leecher{index}"), move |host| leech(host, file, first, peers));
         sim.net().set_uplink(task.host().id(), uplink);
-        known.push(peers::peer(task.host().id(), Protocol::Quic));
+        told.push((peers::peer(task.host().id(), Protocol::Quic), tell));
         tasks.push(task);
+    }
+    // Each is told once, as by a scheduler that knows who wants the file.
+    let all: Vec<Peer> = told.iter().map(|(peer, _)| *peer).collect();
+    for (index, (own, tell)) in told.into_iter().enumerate() {
+        let mut mine: Vec<Peer> = Vec::new();
+        mine.extend((index % SEEDED == 0).then_some(first));
+        while (mine.len() as u64) < KNOWN.min(u64::from(leechers)) {
+            let other = all.get(rng.below(all.len() as u64) as usize).copied();
+            mine.extend(other.filter(|other| *other != own && !mine.contains(other)));
+        }
+        let _ = tell.send(mine);
     }
     let (mut from_seed, mut from_leechers) = (0, 0);
     for (index, task) in tasks.into_iter().enumerate() {
@@ -91,7 +102,7 @@ async fn run(sim: Sim, leechers: u32) -> Outcome {
     let bound = Duration::from_secs_f64((bytes / rate).max(all * bytes / (rate * (all + 1.0))));
     let alone = Duration::from_secs_f64(all * bytes / rate);
     ensure!(
-        took * 4 <= alone,
+        took <= bound * MOST,
         "{took:?} for all; the seed alone would take {alone:?}, the bound is {bound:?}"
     );
     ensure!(from_seed < from_leechers, "{from_seed} bytes came from the seed, {from_leechers} from others");
@@ -100,14 +111,19 @@ async fn run(sim: Sim, leechers: u32) -> Outcome {
 }
 
 /// Fetches everything while serving; answers with the bytes that came from the seed, and from others.
-async fn leech(host: Host, file: Arc<File>, seed: Peer, peers: Vec<Peer>) -> Result<(u64, u64), Violation> {
+async fn leech(
+    host: Host,
+    file: Arc<File>,
+    seed: Peer,
+    peers: oneshot::Receiver<Vec<Peer>>,
+) -> Result<(u64, u64), Violation> {
     let store = Arc::new(MemoryStore::new(host.runtime()));
     store.create(file.task()).await?;
     let server = peers::serve_store(&host, store.clone(), ServerSettings::default()).await?;
     let (factory, _) = peers::downloaders(&host, PoolSettings::default()).await?;
-    let transfer = peers::transfer(&host, &file, store.clone(), factory, peers);
+    let transfer = peers::transfer(&host, &file, store.clone(), factory, peers.await?);
     let plan = PlanSettings { patience: Duration::from_secs(30), ..PlanSettings::default() };
-    let report = Transfer { scattered: true, plan, ..transfer }.run().await?;
+    let report = Transfer { swarm: true, plan, ..transfer }.run().await?;
     file.check_store(&*store).await?;
     ensure!(report.unverified == 0, "pieces were not verified");
     // It goes on serving until the run ends: its tasks hold the server.

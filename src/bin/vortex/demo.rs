@@ -110,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<Exit, Failur
             wanted: None,
             peers,
             plan: PlanSettings { attempts: 1, ..PlanSettings::default() },
-            scattered: false,
+            swarm: false,
             limit: None,
             lenient: false,
             observer: Some(Arc::new(move |event| {

@@ -238,7 +238,7 @@ async fn fetch(
             patience: if share.is_some() { PATIENCE } else { Duration::ZERO },
             ..PlanSettings::default()
         },
-        scattered: share.is_some(),
+        swarm: share.is_some(),
         limit: arguments
             .limit
             .and_then(|ByteSize(rate)| NonZeroU64::new(rate))

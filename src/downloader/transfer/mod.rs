@@ -9,6 +9,7 @@ mod event;
 mod fetch;
 mod plan;
 mod running;
+mod watching;
 
 pub use describe::{DescribeError, describe, probe};
 pub use event::{Event, PeerReport, Report, TransferError, Verdict};
@@ -21,7 +22,7 @@ use crate::rate::RateLimiter;
 use crate::runtime::SharedRuntime;
 use crate::store::{NewTask, PieceSet, SharedStore};
 use crate::wire::{Digest, ErrorCode};
-use plan::{Fault, Plan};
+use plan::{Fault, Order, Plan};
 use running::Running;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,9 +48,9 @@ pub struct Transfer {
     pub peers: Vec<Peer>,
     /// How the pieces are spread over the peers.
     pub plan: PlanSettings,
-    /// Whether to begin at a piece drawn at random: many that fetch the same file at once then soon have something for
-    /// each other.
-    pub scattered: bool,
+    /// Whether the peers may be fetching the file themselves: they are asked all the time what they hold, and the pieces
+    /// come in an order in which those that fetch at the same time soon have something for each other.
+    pub swarm: bool,
     /// How fast to receive at most.
     pub limit: Option<RateLimiter>,
     /// Whether pieces may be taken whose digest can't be checked.
@@ -103,19 +104,18 @@ impl Transfer {
             peers: self.peers.iter().map(|peer| PeerReport::new(*peer)).collect(),
         };
         self.tell(Event::Start { pieces: wanted.len(), bytes: report.bytes, resumed: report.resumed });
-        let first = if self.scattered { self.draw() } else { 0 };
+        let order = if self.swarm { Order::Rarest(self.draw()) } else { Order::Ascending };
         let several_ways = self.peers.iter().map(|peer| peer.protocol == Protocol::Auto);
-        let plan = Plan::new(self.plan, task.division, missing, several_ways, first);
+        let plan = Plan::new(self.plan, task.division, missing, several_ways, order);
         Running::new(&self, plan, &mut report).run().await?;
         report.elapsed = self.runtime.now().saturating_duration_since(begun);
         Ok(report)
     }
 
-    fn draw(&self) -> u32 {
-        let mut bytes = [0; 4];
+    fn draw(&self) -> u64 {
+        let mut bytes = [0; 8];
         self.runtime.fill_random(&mut bytes);
-        let pieces = self.task.division.pieces();
-        u32::try_from(u64::from(u32::from_be_bytes(bytes)) % pieces).unwrap_or_default()
+        u64::from_be_bytes(bytes)
     }
 
     fn tell(&self, event: Event) {

@@ -1,7 +1,8 @@
 //! Which peer is asked for which piece, and when: no I/O, and time is an argument.
 //!
 //! A *flight* is one request under way. Each free peer is given the next piece that nobody has yet, the peer first that
-//! will deliver it first by what it has delivered so far. Who fails is left alone for a while, twice as long each time,
+//! will deliver it first by what it has delivered so far. Where peers tell what they hold, it is the piece that fewest of
+//! them hold, so that none becomes rare. Who fails is left alone for a while, twice as long each time,
 //! and in the end for good. Once every piece is in flight, those that are late are asked for a second time elsewhere.
 
 #[cfg(test)]
@@ -84,6 +85,19 @@ const ASSUMED_LATENCY: f64 = 0.5;
 /// Seconds over which a peer's rate is averaged: what it did a few seconds ago hardly counts.
 const MEMORY: f64 = 1.0;
 
+/// Pieces among which the rarest is looked for: more of them would cost time in long tasks, and hardly find a rarer one.
+const CANDIDATES: usize = 64;
+
+/// In which order pieces go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// The lowest number first.
+    Ascending,
+    /// What fewest peers hold first, and by chance, that of this number, among those that are alike: so many that fetch the
+    /// same at once soon have something for each other.
+    Rarest(u64),
+}
+
 /// Why a request failed, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -152,6 +166,8 @@ struct Peer {
     lies: u32,
     retry_at: Option<Instant>,
     gone: bool,
+    /// What it holds, by its own word; `None` where it has said nothing.
+    held: Option<PieceSet>,
     /// Bytes a second, over all flights together.
     rate: Option<f64>,
     /// Seconds to the first byte: the smallest seen, since the others include the time that requests queue.
@@ -185,8 +201,9 @@ pub(crate) struct Plan {
     division: Division,
     /// Pieces that are neither there nor in flight.
     waiting: PieceSet,
-    /// Where pieces begin to go out: from here on upwards, and then those below.
-    first: u32,
+    order: Order,
+    /// When anything was last heard of that helps: a piece that came, or one that a peer has got.
+    news_at: Option<Instant>,
     peers: Vec<Peer>,
     flights: BTreeMap<u64, Flight>,
     /// What went wrong with a piece at a peer.
@@ -196,20 +213,21 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// A plan to get the pieces in `missing`, beginning with `first`, from peers of which it is known whether there are
-    /// several ways to them.
+    /// A plan to get the pieces in `missing` in some order, from peers of which it is known whether there are several ways
+    /// to them.
     pub(crate) fn new(
         settings: PlanSettings,
         division: Division,
         missing: PieceSet,
         peers: impl IntoIterator<Item = bool>,
-        first: u32,
+        order: Order,
     ) -> Self {
         Self {
             settings,
             division,
             waiting: missing,
-            first,
+            order,
+            news_at: None,
             peers: peers.into_iter().map(|several_ways| Peer { several_ways, ..Peer::default() }).collect(),
             flights: BTreeMap::new(),
             troubles: BTreeMap::new(),
@@ -232,6 +250,7 @@ impl Plan {
 
     /// What to do at `now`; to be called until it says to wait, or that it is over.
     pub(crate) fn next(&mut self, now: Instant) -> Step {
+        self.news_at.get_or_insert(now);
         if let Some(flight) = self.stalled(now) {
             return Step::Stalled { flight };
         }
@@ -275,20 +294,84 @@ impl Plan {
         Step::Ask { flight, peer, number, spare }
     }
 
-    /// The peer that will deliver first, with the lowest piece that it may be asked for.
+    /// The peer that will deliver first, with the piece that it is to be asked for.
     fn assign(&self, now: Instant) -> Option<(usize, u32, bool)> {
         if self.waiting.is_empty() {
             return None;
         }
         let free = (0..).zip(&self.peers).filter(|(_, peer)| self.is_free(peer, now));
-        let mut free: Vec<(usize, f64)> =
-            free.map(|(index, peer)| (index, peer.eta(self.usual_length()).unwrap_or(0.0))).collect();
-        free.sort_by(|a, b| a.1.total_cmp(&b.1));
-        free.into_iter().find_map(|(peer, _)| {
-            let mut pieces = self.waiting.range(self.first..).chain(self.waiting.range(..self.first));
-            let number = pieces.find(|number| self.may_ask(peer, *number, now))?;
-            Some((peer, number, false))
-        })
+        let eta = |peer: &Peer| peer.eta(self.usual_length()).unwrap_or(0.0);
+        let mut free: Vec<(usize, f64, u64)> =
+            free.map(|(index, peer)| (index, eta(peer), self.draw(index as u64))).collect();
+        free.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.2.cmp(&b.2)));
+        free.into_iter().find_map(|(peer, ..)| Some((peer, self.pick(peer, now)?, false)))
+    }
+
+    /// The piece that a peer is to be asked for.
+    fn pick(&self, index: usize, now: Instant) -> Option<u32> {
+        let may_ask = |number: &u32| self.may_ask(index, *number, now);
+        if self.order == Order::Ascending {
+            return self.waiting.iter().find(may_ask);
+        }
+        let candidates = match self.peers.get(index)?.held.as_ref() {
+            Some(held) => &self.waiting & held,
+            None => self.waiting.clone(),
+        };
+        // From some place on, or the rare ones beyond the first so many would never be seen.
+        let from = self.draw(u64::MAX).checked_rem(candidates.len())?;
+        let from = candidates.select(u32::try_from(from).ok()?)?;
+        let pieces = candidates.range(from..).chain(candidates.range(..from)).filter(may_ask);
+        pieces.take(CANDIDATES).min_by_key(|number| (self.holders(*number), self.draw(u64::from(*number))))
+    }
+
+    /// Peers that are known to hold a piece.
+    fn holders(&self, number: u32) -> usize {
+        let holds = |peer: &&Peer| !peer.gone && peer.held.as_ref().is_some_and(|held| held.contains(number));
+        self.peers.iter().filter(holds).count()
+    }
+
+    /// A number that chance has drawn for `what`, another one for each flight; 0 where nothing is left to chance.
+    fn draw(&self, what: u64) -> u64 {
+        let Order::Rarest(seed) = self.order else { return 0 };
+        // SplitMix64, twice: the inputs differ in few bits.
+        let mix = |mut bits: u64| {
+            bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            bits ^ (bits >> 31)
+        };
+        mix(mix(seed ^ self.next_flight.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(what))
+    }
+
+    /// A peer holds these of `told`, by its own word, and no others of them.
+    pub(crate) fn holds(
+        &mut self,
+        index: PeerIndex,
+        told: std::ops::Range<u32>,
+        held: &PieceSet,
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let (known, first) = match &mut peer.held {
+            Some(known) => (known, false),
+            None => (peer.held.insert(PieceSet::new()), true),
+        };
+        let before = known.len();
+        known.remove_range(told);
+        *known |= held;
+        if known.len() > before {
+            self.news_at = Some(now);
+        }
+        if first {
+            // What it was asked for before that, nobody knew better.
+            (peer.misses, peer.misses_since) = (0, None);
+            peer.retry_at = peer.retry_at.filter(|_| peer.failures > 0);
+        }
+        for number in held {
+            let trouble = self.troubles.get_mut(&number).and_then(|troubles| troubles.get_mut(&index));
+            if let Some(trouble) = trouble.filter(|trouble| first && !trouble.rejected) {
+                (trouble.misses, trouble.until) = (0, now);
+            }
+        }
     }
 
     /// A late piece, and a peer that would have it in less than half the time that it still needs.
@@ -345,12 +428,18 @@ impl Plan {
     }
 
     fn is_free(&self, peer: &Peer, now: Instant) -> bool {
+        let blind = self.order != Order::Ascending && peer.held.is_none();
+        let most = if blind { 1 } else { self.settings.per_peer };
         !peer.gone
             && peer.retry_at.is_none_or(|retry_at| retry_at <= now)
-            && peer.in_flight < peer.window(self.usual_length(), self.settings.per_peer)
+            && peer.in_flight < peer.window(self.usual_length(), most)
     }
 
     fn may_ask(&self, peer: usize, number: u32, now: Instant) -> bool {
+        let held = self.peers.get(peer).and_then(|peer| peer.held.as_ref());
+        if held.is_some_and(|held| !held.contains(number)) {
+            return false;
+        }
         let Some(troubles) = self.troubles.get(&number) else { return true };
         let Some(trouble) = troubles.get(&peer) else { return true };
         if trouble.is_final(self.settings.patience) || now < trouble.until {
@@ -381,6 +470,12 @@ impl Plan {
             if let Some(retry_at) = peer.retry_at.filter(|retry_at| *retry_at > now) {
                 sooner(retry_at);
             }
+        }
+        // Somebody may yet get what is missing, and say so.
+        if self.peers.iter().any(|peer| !peer.gone && peer.held.is_some())
+            && let Some(until) = self.news_at.map(|at| at + self.settings.patience).filter(|at| *at > now)
+        {
+            sooner(until);
         }
         for (number, troubles) in &self.troubles {
             for (index, trouble) in troubles {
@@ -454,6 +549,7 @@ impl Plan {
     pub(crate) fn committed(&mut self, flight: u64, now: Instant) {
         if let Some(flight) = self.end(flight, now) {
             self.troubles.remove(&flight.number);
+            self.news_at = Some(now);
         }
     }
 

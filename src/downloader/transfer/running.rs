@@ -2,14 +2,16 @@
 
 use super::fetch::{Gauge, Landed, Lost, Means};
 use super::plan::{Fault, PeerIndex, Plan, Standing, Step};
+use super::watching::{self, Told};
 use super::{Event, PeerReport, Report, Transfer, TransferError, Verdict, fault};
 use crate::client::Ask;
 use crate::store::StoreError;
-use futures_util::future::{AbortHandle, Abortable, Either, select};
+use futures_util::future::{AbortHandle, Abortable};
 use std::collections::BTreeMap;
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
@@ -21,6 +23,12 @@ const LOOK: Duration = Duration::from_millis(100);
 enum Ended {
     Fetched(Result<Landed, Lost>),
     Committed(Result<(), StoreError>),
+}
+
+/// What the transfer waits for.
+enum Heard {
+    Ended(u64, Ended),
+    Told(Told),
 }
 
 /// A flight that is under way; dropped, its task is given up.
@@ -49,6 +57,15 @@ pub(super) struct Running<'a> {
     flights: BTreeMap<u64, Flight>,
     tell: mpsc::UnboundedSender<(u64, Ended)>,
     told: mpsc::UnboundedReceiver<(u64, Ended)>,
+    /// What peers say that they hold.
+    news: mpsc::Receiver<Told>,
+    watches: BTreeMap<PeerIndex, AbortHandle>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.watches.values().for_each(AbortHandle::abort);
+    }
 }
 
 impl<'a> Running<'a> {
@@ -57,7 +74,8 @@ impl<'a> Running<'a> {
         let means = Means { runtime: runtime.clone(), store: store.clone(), limiter: limit.clone() };
         // As many messages as flights at most: each task sends one at its end.
         let (tell, told) = mpsc::unbounded_channel();
-        Self { transfer, means, plan, report, flights: BTreeMap::new(), tell, told }
+        let (watches, news) = watching::watch(transfer);
+        Self { transfer, means, plan, report, flights: BTreeMap::new(), tell, told, news, watches }
     }
 
     /// Runs until every piece is there, or nobody is left who could give what is missing.
@@ -77,21 +95,33 @@ impl<'a> Running<'a> {
                 }
             };
             let look = (!self.flights.is_empty()).then(|| now + LOOK);
-            let ended = self.wait([wake, look].into_iter().flatten().min()).await;
+            let heard = self.wait([wake, look].into_iter().flatten().min()).await;
             let now = self.means.runtime.now();
             self.look(now);
-            if let Some((flight, ended)) = ended {
-                self.ended(flight, ended, now)?;
+            match heard {
+                Some(Heard::Ended(flight, ended)) => self.ended(flight, ended, now)?,
+                Some(Heard::Told(Told { peer, told, held })) => self.plan.holds(peer, told, &held, now),
+                None => {}
             }
         }
     }
 
-    /// Waits for the end of a task, but not beyond `wake`.
-    async fn wait(&mut self, wake: Option<Instant>) -> Option<(u64, Ended)> {
-        let Some(wake) = wake else { return self.told.recv().await };
-        match select(pin!(self.told.recv()), pin!(self.means.runtime.sleep_until(wake))).await {
-            Either::Left((ended, _)) => ended,
-            Either::Right(_) => None,
+    /// Waits for the end of a task or for what a peer tells, but not beyond `wake`.
+    async fn wait(&mut self, wake: Option<Instant>) -> Option<Heard> {
+        let Self { told, news, means, .. } = self;
+        let heard = poll_fn(|cx| {
+            if let Poll::Ready(Some((flight, ended))) = told.poll_recv(cx) {
+                return Poll::Ready(Heard::Ended(flight, ended));
+            }
+            match news.poll_recv(cx) {
+                Poll::Ready(Some(told)) => Poll::Ready(Heard::Told(told)),
+                // Nobody is left who would tell anything.
+                Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            }
+        });
+        match wake {
+            Some(wake) => means.runtime.until(wake, heard).await.ok(),
+            None => Some(heard.await),
         }
     }
 
@@ -236,6 +266,9 @@ impl<'a> Running<'a> {
         *report = PeerReport { failures: report.failures + 1, last: Some(last), gone, ..report.clone() };
         self.transfer.tell(Event::Retry { number, peer, reason: reason.clone() });
         if newly_gone {
+            if let Some(watch) = self.watches.remove(&peer) {
+                watch.abort();
+            }
             self.transfer.tell(Event::PeerGone { peer, reason });
         }
     }

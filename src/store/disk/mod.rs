@@ -56,6 +56,7 @@ struct Inner {
     index: Index,
     queue: Queue,
     buffers: Buffers,
+    growth: super::Growth,
     /// What the index has, and what is in use. Only the queue's job adds and removes.
     tasks: Mutex<BTreeMap<TaskKey, Arc<Entry>>>,
     next_serial: AtomicU64,
@@ -77,6 +78,8 @@ struct State {
     digest: Option<Digest>,
     pinned: bool,
     held: u64,
+    /// The pieces that the index has, once somebody has asked for them.
+    pieces: Option<PieceSet>,
     /// Seconds since the Unix epoch, and as the index has it.
     accessed: u64,
     accessed_saved: u64,
@@ -238,6 +241,7 @@ impl Inner {
             disk.remove(name).map_err(failed)?;
         }
         Ok(Self {
+            growth: super::Growth::default(),
             runtime,
             disk,
             index,
@@ -490,12 +494,21 @@ impl PieceStore for DiskStore {
         Box::pin(self.0.blocking(move |inner| {
             inner.settle()?;
             let entry = inner.entry(key)?;
-            let mut held = inner.index.held(entry.serial)?;
-            for number in &entry.state().damaged {
+            // Read under the lock, which every later change of it takes.
+            let mut state = entry.state();
+            if state.pieces.is_none() {
+                state.pieces = Some(inner.index.held(entry.serial)?);
+            }
+            let mut held = state.pieces.clone().unwrap_or_default();
+            for number in &state.damaged {
                 held.remove(*number);
             }
             Ok(held)
         }))
+    }
+
+    fn grown(&self) -> BoxFuture<'static, ()> {
+        self.0.growth.wait()
     }
 
     fn piece(&self, request: Download) -> BoxFuture<'_, Result<StoredPiece, StoreError>> {

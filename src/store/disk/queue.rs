@@ -251,7 +251,12 @@ impl Inner {
                 self.remove_content(entry.serial);
             }
             (Change::Delete, None) => entry.state().leaving = false,
-            (_, Some(Found::Yes)) => entry.state().apply(change),
+            (_, Some(Found::Yes)) => {
+                entry.state().apply(change);
+                if matches!(change, Change::Piece { .. }) {
+                    self.growth.tell();
+                }
+            }
             (_, Some(Found::No) | None) => {}
         }
     }
@@ -275,14 +280,20 @@ impl super::State {
             Change::Digest(digest) => self.digest = Some(*digest),
             Change::Pin(pinned) => self.pinned = *pinned,
             Change::Accessed(seconds) => self.accessed_saved = *seconds,
-            Change::Piece { accessed, .. } => {
+            Change::Piece { number, accessed, .. } => {
                 self.held += 1;
+                if let Some(pieces) = &mut self.pieces {
+                    pieces.insert(*number);
+                }
                 self.accessed = self.accessed.max(*accessed);
                 self.accessed_saved = *accessed;
             }
             Change::Damaged { number } => {
                 if self.damaged.remove(number) {
                     self.held = self.held.saturating_sub(1);
+                }
+                if let Some(pieces) = &mut self.pieces {
+                    pieces.remove(*number);
                 }
             }
         }

@@ -399,6 +399,7 @@ async fn what_a_peer_has_not_announced_it_is_not_asked() {
             kind: PieceKind::Piece,
             task_id: TaskId::from_sha256([7; 32]),
             first: 0,
+            hold: None,
         },
     ];
     let [capabilities, description, availability] = requests;

@@ -109,7 +109,7 @@ async fn is_found_and_fetched_again(harm: Harm, protocol: Protocol) {
         wanted: None,
         peers: vec![honest.quic],
         plan: PlanSettings::default(),
-        scattered: false,
+        swarm: false,
         limit: None,
         lenient: false,
         observer: None,

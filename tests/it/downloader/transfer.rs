@@ -32,7 +32,7 @@ pub(super) async fn transfer(store: &MemoryStore, peers: &[Peer], task: NewTask)
         wanted: None,
         peers: peers.to_vec(),
         plan: PlanSettings::default(),
-        scattered: false,
+        swarm: false,
         limit: None,
         lenient: false,
         observer: None,
@@ -337,7 +337,10 @@ async fn a_piece_that_was_said_to_be_there_and_is_not_comes_from_elsewhere() {
     let downloader = downloaders.downloader(boaster.tcp.protocol).unwrap();
     let (kind, task_id) = (task.key.kind, task.key.id);
     let available = downloader
-        .extension(boaster.tcp.address, ExtensionRequest::Availability { kind, task_id, first: 0 })
+        .extension(
+            boaster.tcp.address,
+            ExtensionRequest::Availability { kind, task_id, first: 0, hold: None },
+        )
         .await
         .unwrap();
     let Some(ExtensionReply::Availability(availability)) = available else { panic!("{available:?}") };

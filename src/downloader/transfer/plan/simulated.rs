@@ -1,6 +1,6 @@
 //! A plan against simulated peers, on a simulated clock.
 
-use super::{Fault, Plan, PlanSettings, SILENT, Standing, Step};
+use super::{Fault, Order, Plan, PlanSettings, SILENT, Standing, Step};
 use crate::store::PieceSet;
 use crate::wire::{Division, PieceLength};
 use proptest::prelude::*;
@@ -51,6 +51,9 @@ struct Flying {
 
 struct World {
     plan: Plan,
+    order: Order,
+    /// The second in which peers have last said what they hold, from 1 on.
+    told: u64,
     settings: PlanSettings,
     division: Division,
     behaviours: Vec<Behaviour>,
@@ -72,14 +75,25 @@ enum End {
 
 impl World {
     fn new(settings: PlanSettings, pieces: u64, piece_length: u64, behaviours: Vec<Behaviour>) -> Self {
+        Self::ordered(settings, pieces, piece_length, behaviours, Order::Ascending)
+    }
+
+    fn ordered(
+        settings: PlanSettings,
+        pieces: u64,
+        piece_length: u64,
+        behaviours: Vec<Behaviour>,
+        order: Order,
+    ) -> Self {
         #[allow(clippy::disallowed_methods, reason = "any begin of time will do")]
         let start = Instant::now();
         let division =
             Division::new(pieces * piece_length, PieceLength::try_from(piece_length).unwrap()).unwrap();
-        let first = u32::try_from(pieces / 2).unwrap();
         let missing: PieceSet = (0..u32::try_from(pieces).unwrap()).collect();
         Self {
-            plan: Plan::new(settings, division, missing, behaviours.iter().map(|_| false), first),
+            plan: Plan::new(settings, division, missing, behaviours.iter().map(|_| false), order),
+            order,
+            told: 0,
             settings,
             division,
             by_peer: vec![0; behaviours.len()],
@@ -122,7 +136,9 @@ impl World {
                 Flying { outcome: Some(_), ends_at, .. } => Some(*ends_at),
                 _ => None,
             });
-            let next = events.chain(wake).min();
+            let next_tell =
+                (self.order != Order::Ascending).then(|| self.start + Duration::from_secs(self.told));
+            let next = events.chain(wake).chain(next_tell).min();
             prop_assert!(next.is_some(), "nothing will ever happen");
             prop_assert!(wake.is_none_or(|wake| wake > self.now), "woken for nothing");
             self.now = next.unwrap().max(self.now);
@@ -200,8 +216,29 @@ impl World {
         }
     }
 
+    /// Peers that are fine say what they hold, once a second: in a swarm they are asked.
+    fn tell(&mut self) {
+        let second = self.elapsed().as_secs() + 1;
+        if self.order == Order::Ascending || self.told == second {
+            return;
+        }
+        self.told = second;
+        let pieces = 0..u32::try_from(self.division.pieces()).unwrap();
+        for (peer, behaviour) in self.behaviours.iter().enumerate() {
+            let held: PieceSet = match behaviour.kind {
+                Kind::Honest => pieces.clone().collect(),
+                Kind::Partial => pieces.clone().filter(|number| number % 2 == 0).collect(),
+                Kind::Fetching(from) if self.elapsed() < Duration::from_millis(from) => PieceSet::new(),
+                Kind::Fetching(_) => pieces.clone().collect(),
+                _ => continue,
+            };
+            self.plan.holds(peer, pieces.clone(), &held, self.now);
+        }
+    }
+
     /// What has happened up to now.
     fn arrivals(&mut self) -> Result<(), TestCaseError> {
+        self.tell();
         for flight in self.flying.keys().copied().collect::<Vec<_>>() {
             let Some(flying) = self.flying.get_mut(&flight) else { continue };
             let ended = flying.outcome.filter(|_| flying.ends_at <= self.now);
@@ -284,10 +321,12 @@ proptest! {
         concurrency in 1usize..12,
         per_peer in 1usize..6,
         behaviours in prop::collection::vec(behaviour(), 1..7),
+        rarest in any::<Option<u64>>(),
     ) {
         let settings = PlanSettings { concurrency, per_peer, ..PlanSettings::default() };
         let honest = behaviours.iter().any(|behaviour| matches!(behaviour.kind, Kind::Honest));
-        let mut world = World::new(settings, pieces, piece_length, behaviours);
+        let order = rarest.map_or(Order::Ascending, Order::Rarest);
+        let mut world = World::ordered(settings, pieces, piece_length, behaviours, order);
         let end = world.run()?;
         prop_assert!(end == End::Done || !honest, "{end:?} with {} of {pieces}", world.committed.len());
         prop_assert_eq!(end == End::Done, world.committed.len() as u64 == pieces);
