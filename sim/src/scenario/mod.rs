@@ -201,8 +201,11 @@ const LINES: &[Interop] = &[
 ];
 
 /// Scenarios that take minutes for one seed: run by name only.
-const LONG: &[&dyn Scenario] =
-    &[&Swarm { name: "swarm-1000", about: "a seed and 1,000 leechers; takes minutes", leechers: 1_000 }];
+const LONG: &[&dyn Scenario] = &[
+    &Swarm { name: "swarm-8", about: "a seed and 8 leechers", leechers: 8 },
+    &Swarm { name: "swarm-32", about: "a seed and 32 leechers", leechers: 32 },
+    &Swarm { name: "swarm-1000", about: "a seed and 1,000 leechers; takes minutes", leechers: 1_000 },
+];
 
 /// The scenario called `name`, one of [`all`] or a long one.
 pub fn find(name: &str) -> Option<&'static dyn Scenario> {
