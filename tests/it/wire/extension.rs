@@ -19,7 +19,12 @@ fn requests() -> impl Strategy<Value = ExtensionRequest> {
             0 => ExtensionRequest::Capabilities,
             1 => ExtensionRequest::Range { piece: Download { kind, task_id, number: a }, start, length },
             2 => ExtensionRequest::Description { kind, task_id },
-            _ => ExtensionRequest::Availability { kind, task_id, first: a, hold: (start & 1 == 1).then_some(Hold { known: start, wait: length }) },
+            _ => ExtensionRequest::Availability {
+                kind,
+                task_id,
+                first: a,
+                hold: (start & 1 == 1).then_some(Hold { known: start, wait: length }),
+            },
         },
     )
 }
@@ -166,9 +171,17 @@ fn packets_have_the_bytes_that_the_text_gives_them() {
             packet(0xF2, &[&[4], &id, &four(0x0102_0304), &four(5), &four(6)]),
         ),
         (ExtensionRequest::Description { kind, task_id }, packet(0xF4, &[&[4], &id])),
-        (ExtensionRequest::Availability { kind, task_id, first: 9, hold: None }, packet(0xF6, &[&[4], &id, &four(9)])),
         (
-            ExtensionRequest::Availability { kind, task_id, first: 9, hold: Some(Hold { known: 2, wait: 3 }) },
+            ExtensionRequest::Availability { kind, task_id, first: 9, hold: None },
+            packet(0xF6, &[&[4], &id, &four(9)]),
+        ),
+        (
+            ExtensionRequest::Availability {
+                kind,
+                task_id,
+                first: 9,
+                hold: Some(Hold { known: 2, wait: 3 }),
+            },
             packet(0xF6, &[&[4], &id, &four(9), &four(2), &four(3)]),
         ),
     ];
