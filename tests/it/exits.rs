@@ -1,6 +1,7 @@
 //! How `get` ends when it is not done: by which code, with which hint, and what the same command makes of it then.
 
 use crate::cli::{Serving, file, last_object, run, vortex};
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::path::Path;
@@ -153,4 +154,22 @@ fn who_reads_stderr_is_told_what_to_do_next() {
     let told = String::from_utf8(got.stderr).unwrap();
     assert_eq!(got.status.code(), Some(6), "{told}");
     assert!(told.contains("\nhint: check the address and that the peer runs"), "{told}");
+}
+
+/// Somebody who may write beside the output leads `get` to a store that is not its own: nothing of it may be touched.
+#[test]
+fn a_link_in_place_of_its_directory_is_refused_and_what_it_leads_to_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = serving(&directory);
+    let peer = server.peer("tcp");
+    let (other, out) = (path(&directory, "other"), path(&directory, "out"));
+    fs::create_dir(&other).unwrap();
+    fs::write(path(&directory, "other/index.redb"), "precious").unwrap();
+    std::os::unix::fs::symlink(&other, path(&directory, ".out.vortex")).unwrap();
+    let got = run(&["get", server.text("task"), "--peer", &peer, "-o", &out, "--insecure"]);
+    assert_eq!(got.status.code(), Some(9));
+    let told = String::from_utf8_lossy(&got.stderr);
+    assert!(told.contains("is a symbolic link"), "{told}");
+    assert_eq!(fs::read(path(&directory, "other/index.redb")).unwrap(), b"precious");
+    assert!(fs::symlink_metadata(&out).is_err());
 }

@@ -469,7 +469,14 @@ impl Staging {
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
         hidden.push(".vortex");
-        Ok(Self { dir: output.with_file_name(hidden) })
+        let dir = output.with_file_name(hidden);
+        // What is there is emptied in the end: nobody who may write here is to choose what that is.
+        if fs::symlink_metadata(&dir).is_ok_and(|found| found.is_symlink()) {
+            let expected =
+                "is a symbolic link: expected nothing, or the directory of an earlier get; remove it";
+            return Err(Failure::new(Exit::Disk, format!("{}: {expected}", dir.display())));
+        }
+        Ok(Self { dir })
     }
 
     /// Tasks first, by the store: content without an index would be no store to the next process.
