@@ -316,8 +316,9 @@ fn what_is_given_away_is_moved_and_not_copied() {
     let directory = tempfile::tempdir().unwrap();
     let disk = OsDisk::open(directory.path().join("store")).unwrap();
     given_away(directory.path(), disk);
-    let names =
-        |directory: &Path| std::fs::read_dir(directory).unwrap().map(|it| it.unwrap().file_name()).count();
+    let names = |directory: &Path| {
+        std::fs::read_dir(directory).unwrap().inspect(|entry| assert!(entry.is_ok())).count()
+    };
     assert_eq!(names(directory.path()), 2, "the target and the store");
     // The same file, under another name.
     let store = open(OsDisk::open(directory.path().join("store")).unwrap());
