@@ -3,16 +3,18 @@
 //! Only a replay takes notes. They are kept with the thread of the run, as everything is that has no other way to reach
 //! a run: the library tells its events to whoever listens on the thread.
 
-use crate::host::Clock;
+use crate::host::{Clock, base};
 use crate::net::HostId;
 use crate::rng::nanos;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
+use std::io;
 use std::sync::Arc;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
+use vortex_p2p::transport::quic::Qlog;
 
 /// Something that happened on a host, or to the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct Notes {
     pub notes: Vec<Note>,
     /// The secrets of every TLS connection, in the format of `SSLKEYLOGFILE`.
     pub keys: String,
+    /// The qlog of every QUIC connection and side, by name.
+    pub qlogs: BTreeMap<String, Vec<u8>>,
     hosts: BTreeMap<HostId, String>,
     /// The host that runs now, and its clock; the scenario's where there is none.
     now: Option<(Option<HostId>, Arc<dyn Clock>)>,
@@ -93,6 +97,26 @@ pub(crate) fn secret(label: &str, random: &[u8], secret: &[u8]) {
         // Writing to a string can't fail.
         let _ = writeln!(notes.keys, "{label} {} {}", hex(random), hex(secret));
     });
+}
+
+/// What has every QUIC connection noted, in virtual time, where notes are taken.
+pub(crate) fn qlog() -> Option<Qlog> {
+    let mut taken = None;
+    with(|_| taken = Some(Qlog::new(base(), |name| Some(Box::new(Noted(name.to_owned()))))));
+    taken
+}
+
+/// The qlog of this name among the notes.
+struct Noted(String);
+
+impl io::Write for Noted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        with(|notes| notes.qlogs.entry(self.0.clone()).or_default().extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Notes {

@@ -1,7 +1,7 @@
 //! Looking at one run again, and making it smaller.
 
 use clap::Args;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -43,6 +43,9 @@ pub(crate) struct Look {
     /// Write what the hosts sent to a capture file, with the keys to read it.
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
+    /// Write the qlog of every QUIC connection, on both sides, into a folder.
+    #[arg(long, value_name = "DIR")]
+    qlog: Option<PathBuf>,
 }
 
 impl Look {
@@ -157,6 +160,12 @@ fn show(finished: &Finished, look: &Look) -> io::Result<()> {
         let mut file = BufWriter::new(File::create(path)?);
         pcap::write(finished.trace.payloads(), &finished.notes.keys, &mut file)?;
         file.flush()?;
+    }
+    if let Some(folder) = &look.qlog {
+        fs::create_dir_all(folder)?;
+        for (name, log) in &finished.notes.qlogs {
+            fs::write(folder.join(format!("{name}.sqlog")), log)?;
+        }
     }
     Ok(())
 }

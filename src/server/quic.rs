@@ -73,22 +73,24 @@ async fn accept_until_draining(shared: &Arc<Shared>, endpoint: &QuicEndpoint) {
             }
         };
         let span = shared.connection_span("quic", incoming.remote_address());
-        let served = serve_incoming(shared.clone(), incoming, place, endpoint.answers_early());
+        let served = serve_incoming(shared.clone(), endpoint.clone(), incoming, place);
         shared.lifecycle.spawn(&shared.runtime, served.instrument(span));
     }
 }
 
 async fn serve_incoming(
     shared: Arc<Shared>,
+    endpoint: QuicEndpoint,
     incoming: quinn::Incoming,
     place: ConnectionPlace,
-    answers_early: bool,
 ) {
     let half_open = shared.admission.handshake();
-    let connecting = match incoming.accept() {
+    let answers_early = endpoint.answers_early();
+    let connecting = match endpoint.let_in(incoming) {
         Ok(connecting) => connecting,
         Err(error) => return tracing::debug!(%error, "handshake failed"),
     };
+    drop(endpoint);
     let served = |connection| {
         Arc::new(Served {
             shared: shared.clone(),

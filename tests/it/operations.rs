@@ -3,6 +3,7 @@
 mod configured;
 #[cfg(feature = "metrics")]
 mod figures;
+mod qlog;
 mod reload;
 mod secrets;
 

@@ -167,7 +167,7 @@ impl Attacker {
     /// Asks for pieces, and never reads what comes; the server breaks them off.
     async fn read_nothing(&self) -> Outcome {
         let quic =
-            QuicSettings { stream_window: 4 << 10, connection_window: 64 << 10, ..QuicSettings::default() };
+            QuicSettings { stream_window: 4 << 10, connection_window: 64 << 10, ..peers::quic_settings() };
         let dialer = Dialer::with(&self.host, &Means { quic, ..Means::default() }).await?;
         let connection = dialer.connect(self.quic).await?;
         let runtime = self.host.runtime();

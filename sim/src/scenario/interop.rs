@@ -229,7 +229,7 @@ async fn whole(host: Host, server: HostId, file: Arc<File>, line: Line, latency:
             means.quic = QuicSettings {
                 stream_window: 16 << 10,
                 connection_window: 40 << 10,
-                ..QuicSettings::default()
+                ..peers::quic_settings()
             }
         }
         _ => {}
@@ -302,7 +302,7 @@ async fn meddle(host: &Host, dialer: &Dialer, connection: &quinn::Connection, li
 
 /// A second handshake goes on from the session of the first: the server shows no certificate.
 async fn resume(host: &Host, server: SocketAddr, file: &File) -> Outcome {
-    let quic = QuicSettings { early_data: false, ..QuicSettings::default() };
+    let quic = QuicSettings { early_data: false, ..peers::quic_settings() };
     let dialer =
         Dialer::with(host, &Means { quic, provider: suites::counting_signatures(), network: None }).await?;
     let mut verified = Vec::new();

@@ -5,6 +5,7 @@ use crate::crypto;
 use crate::ensure;
 use crate::host::Host;
 use crate::net::HostId;
+use crate::notes;
 use crate::rng::Rng;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
@@ -119,6 +120,11 @@ impl File {
     }
 }
 
+/// The defaults of QUIC; in a replay, every connection is noted.
+pub(super) fn quic_settings() -> QuicSettings {
+    QuicSettings { qlog: notes::qlog(), ..QuicSettings::default() }
+}
+
 /// What a peer is made of, where it is not as usual.
 #[derive(Debug, Clone)]
 pub(super) struct Means {
@@ -130,7 +136,7 @@ pub(super) struct Means {
 
 impl Default for Means {
     fn default() -> Self {
-        Means { quic: QuicSettings::default(), provider: crypto::provider(), network: None }
+        Means { quic: quic_settings(), provider: crypto::provider(), network: None }
     }
 }
 
@@ -246,7 +252,7 @@ pub(super) async fn downloaders(
 ) -> Result<(DownloaderFactory, Arc<QuicDownloader>), Violation> {
     let (runtime, network) = (host.runtime(), host.network());
     let plain = downloader::Dialer::plain(runtime.clone(), network.clone(), Deadlines::default());
-    let quic = QuicSettings::default();
+    let quic = quic_settings();
     let authorities = Authorities::from_der(vec![crypto::authority()])?;
     let trust = ClientTls::new(&Means::default().crypto(host), &Trust::authorities(authorities), None)?;
     let endpoint = QuicEndpoint::bind(runtime.clone(), network.clone(), any(0), quic.clone(), None).await?;

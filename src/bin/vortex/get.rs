@@ -33,7 +33,7 @@ use vortex_p2p::session::Deadlines;
 use vortex_p2p::store::disk::DiskStore;
 use vortex_p2p::store::{Manifest, NewTask, PieceStore as _, TaskKey};
 use vortex_p2p::ticket::Ticket;
-use vortex_p2p::transport::quic::{AppCode, QuicEndpoint};
+use vortex_p2p::transport::quic::{AppCode, QuicEndpoint, QuicSettings};
 use vortex_p2p::transport::tls::{ClientTls, Trust};
 use vortex_p2p::wire::{Digest, Division, PieceKind, PieceLength};
 
@@ -408,7 +408,7 @@ pub(crate) async fn downloaders(
             (false, _) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let bind = SocketAddr::new(any, 0);
-        let settings = quic_settings(config, bind);
+        let settings = QuicSettings { qlog: world.qlog.clone(), ..quic_settings(config, bind) };
         let (runtime, network) = (world.runtime.clone(), world.network.clone());
         let endpoint = QuicEndpoint::bind(runtime, network, bind, settings.clone(), None).await;
         let endpoint =

@@ -181,7 +181,8 @@ pub(crate) async fn listen(
 ) -> Result<(SocketAddr, SocketAddr), Failure> {
     let failed = |error: std::io::Error| listen_failed("QUIC", quic, &error);
     let (runtime, network) = (world.runtime.clone(), world.network.clone());
-    let endpoint = QuicEndpoint::bind(runtime, network, quic, quic_settings(config, quic), Some(tls));
+    let settings = QuicSettings { qlog: world.qlog.clone(), ..quic_settings(config, quic) };
+    let endpoint = QuicEndpoint::bind(runtime, network, quic, settings, Some(tls));
     let endpoint = endpoint.await.map_err(failed)?;
     let quic = endpoint.local_addr().map_err(failed)?;
     server.serve_quic(endpoint);

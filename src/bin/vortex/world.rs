@@ -4,9 +4,11 @@ use crate::exit::{Exit, Failure};
 use clap::Args;
 use std::fs;
 use std::future::Future;
+use std::io::LineWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
+use vortex_p2p::transport::quic::Qlog;
 use vortex_p2p::transport::tls::{Admission, Authorities, Crypto, Identity};
 use vortex_p2p::transport::{Network, SocketSettings, TokioNetwork};
 
@@ -24,10 +26,13 @@ pub(crate) struct World {
     pub(crate) runtime: SharedRuntime,
     pub(crate) network: Arc<dyn Network>,
     pub(crate) crypto: Crypto,
+    /// What notes QUIC connections, if anything.
+    pub(crate) qlog: Option<Qlog>,
 }
 
 impl World {
-    /// To be called within [`block_on`]. TLS secrets go to the file that `SSLKEYLOGFILE` names, for Wireshark.
+    /// To be called within [`block_on`]. TLS secrets go to the file that `SSLKEYLOGFILE` names, for Wireshark, and what QUIC
+    /// connections did to files in the folder that `QLOGDIR` names.
     pub(crate) fn new() -> Self {
         let runtime: SharedRuntime = Arc::new(TokioRuntime);
         let mut crypto = Crypto::new(runtime.clone());
@@ -35,8 +40,19 @@ impl World {
             tracing::warn!("TLS secrets are written to SSLKEYLOGFILE: whoever has it can read the traffic");
             crypto = crypto.with_key_log(Arc::new(rustls::KeyLogFile::new()));
         }
-        Self { runtime, network: Arc::new(TokioNetwork::new(SocketSettings::default())), crypto }
+        let qlog = std::env::var_os("QLOGDIR").map(|folder| qlog(&runtime, folder.into()));
+        Self { runtime, network: Arc::new(TokioNetwork::new(SocketSettings::default())), crypto, qlog }
     }
+}
+
+/// One file for each connection and side. Lines are written as they come: whoever kills the process keeps them.
+fn qlog(runtime: &SharedRuntime, folder: PathBuf) -> Qlog {
+    Qlog::new(runtime.now(), move |name| {
+        let path = folder.join(format!("{name}.sqlog"));
+        let file = fs::create_dir_all(&folder).and_then(|()| fs::File::create(&path));
+        let file = file.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "no qlog"));
+        Some(Box::new(LineWriter::new(file.ok()?)))
+    })
 }
 
 /// Who this peer is, and whom it trusts.

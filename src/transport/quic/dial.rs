@@ -9,8 +9,8 @@ use crate::transport::tls::{ClientTls, Refusal, peer_key};
 use bytes::Bytes;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig};
 use quinn::{
-    ConnectError, Connecting, Connection, ConnectionError, TokenMemoryCache, TokenStore, TransportConfig,
-    ZeroRttAccepted,
+    ConnectError, Connecting, Connection, ConnectionError, ConnectionId, TokenMemoryCache, TokenStore,
+    TransportConfig, ZeroRttAccepted,
 };
 use rustls::pki_types::CertificateDer;
 use std::fmt;
@@ -53,6 +53,9 @@ pub struct QuicClient {
     early_data: bool,
     tokens: Arc<TokenMemoryCache>,
     runtime: SharedRuntime,
+    /// What each connection is noted with.
+    #[cfg(feature = "qlog")]
+    noted: Option<(super::Qlog, QuicSettings)>,
 }
 
 impl fmt::Debug for QuicClient {
@@ -72,6 +75,8 @@ impl QuicClient {
             early_data: settings.early_data,
             tokens: Arc::new(TokenMemoryCache::new(TOKENS.0, TOKENS.1)),
             runtime,
+            #[cfg(feature = "qlog")]
+            noted: settings.qlog.clone().map(|qlog| (qlog, settings.clone())),
         }
     }
 
@@ -79,12 +84,25 @@ impl QuicClient {
         let mut tls = self.tls.for_peer(to);
         tls.enable_early_data = self.early_data && !planted("session-forgotten");
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+        let id = initial_id(&self.runtime);
         config
-            .transport_config(self.transport.clone())
-            .initial_dst_cid_provider(initial_id(self.runtime.clone()))
+            .transport_config(self.transport(id))
+            .initial_dst_cid_provider(Arc::new(move || id))
             .token_store(Arc::new(PeerTokens { peer: peer_key(to), tokens: self.tokens.clone() }));
         let connecting = endpoint.connect_with(config, to, &self.tls.name().to_str())?;
         Ok(Dialing { connecting, tls: self.tls.clone() })
+    }
+
+    /// The transport settings of the connection that begins with `id`.
+    #[cfg_attr(not(feature = "qlog"), allow(unused_variables, reason = "only a log is named after it"))]
+    fn transport(&self, id: ConnectionId) -> Arc<TransportConfig> {
+        #[cfg(feature = "qlog")]
+        if let Some((qlog, settings)) = &self.noted {
+            let mut transport = settings.client_transport();
+            qlog.note(&mut transport, id, "client");
+            return Arc::new(transport);
+        }
+        self.transport.clone()
     }
 }
 

@@ -5,11 +5,15 @@
 
 mod code;
 mod dial;
+#[cfg(feature = "qlog")]
+mod qlog;
 mod settings;
 mod world;
 
 pub use code::AppCode;
 pub use dial::{DialError, Dialing, EarlyData, QuicClient};
+#[cfg(feature = "qlog")]
+pub use qlog::{Qlog, QlogWriter};
 pub use settings::{Congestion, DatagramSize, DatagramSizeError, QuicSettings};
 pub use world::QuinnRuntime;
 
@@ -20,6 +24,8 @@ use quinn::crypto::rustls::QuicServerConfig;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+#[cfg(feature = "qlog")]
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(feature = "conformance")]
 pub(crate) use world::token_key;
@@ -41,6 +47,9 @@ pub struct QuicEndpoint {
     settings: QuicSettings,
     token_key: Arc<ring::hkdf::Prk>,
     answers_early: Arc<AtomicBool>,
+    /// What connections are accepted with, where each is noted in a log of its own.
+    #[cfg(feature = "qlog")]
+    noted: Arc<std::sync::RwLock<Option<quinn::ServerConfig>>>,
 }
 
 impl std::fmt::Debug for QuicEndpoint {
@@ -67,10 +76,21 @@ impl QuicEndpoint {
         let answers_early = Arc::new(AtomicBool::new(server.is_some_and(|tls| early(&settings, tls))));
         let server =
             server.map(|tls| server_config(&runtime, &settings, tls, token_key.clone())).transpose()?;
+        #[cfg(feature = "qlog")]
+        let noted = Arc::new(std::sync::RwLock::new(server.clone()));
         let socket = socket(&*network, bind, &settings).await?;
         let world = Arc::new(QuinnRuntime(runtime.clone()));
         let endpoint = quinn::Endpoint::new_with_abstract_socket(config, server, socket, world)?;
-        Ok(Self { endpoint, runtime, network, settings, token_key, answers_early })
+        Ok(Self {
+            endpoint,
+            runtime,
+            network,
+            settings,
+            token_key,
+            answers_early,
+            #[cfg(feature = "qlog")]
+            noted,
+        })
     }
 
     /// Begins a connection to `to`. The caller holds the connect deadline (VTX-LIM-004).
@@ -83,9 +103,26 @@ impl QuicEndpoint {
 
     /// The next connection attempt; none when the endpoint is closed.
     ///
-    /// The attempt can be accepted, refused, or asked to validate its address ([`quinn::Incoming::retry`]).
+    /// The attempt can be let in, refused, or asked to validate its address ([`quinn::Incoming::retry`]).
     pub async fn accept(&self) -> Option<quinn::Incoming> {
         self.endpoint.accept().await
+    }
+
+    /// Begins the connection that `incoming` asks for.
+    ///
+    /// # Errors
+    /// Where its first packet is no good.
+    pub fn let_in(&self, incoming: quinn::Incoming) -> Result<quinn::Connecting, quinn::ConnectionError> {
+        #[cfg(feature = "qlog")]
+        if let Some(qlog) = &self.settings.qlog
+            && let Some(mut config) = self.noted.read().unwrap_or_else(PoisonError::into_inner).clone()
+        {
+            let mut transport = self.settings.server_transport();
+            qlog.note(&mut transport, incoming.orig_dst_cid(), "server");
+            config.transport_config(Arc::new(transport));
+            return incoming.accept_with(Arc::new(config));
+        }
+        incoming.accept()
     }
 
     /// Serves as `server` says from now on, or leaves attempts unanswered. Connections that exist are not touched, sessions
@@ -98,6 +135,8 @@ impl QuicEndpoint {
             .map(|tls| server_config(&self.runtime, &self.settings, tls, self.token_key.clone()))
             .transpose()?;
         self.answers_early.store(server.is_some_and(|tls| early(&self.settings, tls)), Ordering::Release);
+        #[cfg(feature = "qlog")]
+        self.noted.write().unwrap_or_else(PoisonError::into_inner).clone_from(&config);
         self.endpoint.set_server_config(config);
         Ok(())
     }

@@ -109,6 +109,11 @@ pub struct QuicSettings {
     ///
     /// 1024 (and 64 KiB of early packets for each, far above the 16 early requests of a client; 16 MiB for all).
     pub max_incoming: usize,
+    /// Has every connection noted.
+    ///
+    /// Off. Without it, nothing is formatted or written for a packet.
+    #[cfg(feature = "qlog")]
+    pub qlog: Option<super::Qlog>,
 }
 
 impl Default for QuicSettings {
@@ -131,6 +136,8 @@ impl Default for QuicSettings {
             //= VTX-QUC-036
             early_data: true,
             max_incoming: 1024,
+            #[cfg(feature = "qlog")]
+            qlog: None,
         }
     }
 }

@@ -75,8 +75,8 @@ impl ConnectionIdGenerator for RandomIds {
 }
 
 /// The first id by which a client calls a server: 20 bytes, as many as there can be.
-pub(super) fn initial_id(runtime: SharedRuntime) -> Arc<dyn Fn() -> ConnectionId + Send + Sync> {
-    Arc::new(move || ConnectionId::new(&random::<20>(&runtime)))
+pub(super) fn initial_id(runtime: &SharedRuntime) -> ConnectionId {
+    ConnectionId::new(&random::<20>(runtime))
 }
 
 /// The key that seals tokens for address validation.
