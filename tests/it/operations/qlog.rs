@@ -27,13 +27,13 @@ fn each_side_writes_a_log_of_each_connection() {
     let source = file(directory.path(), "source", 300_000);
     let (server_logs, client_logs) = (path(&directory, "server/logs"), path(&directory, "client"));
     let mut command = vortex();
-    command.args(["serve", &source, "--dir", &path(&directory, "store"), "--insecure"]);
+    command.args(["serve", &source, "--dir", &path(&directory, "store")]);
     command.args(["--quic", "127.0.0.1:0", "--tcp", "127.0.0.1:0"]).env("QLOGDIR", &server_logs);
     let mut serving = Serving::start(command);
     let ticket = serving.text("ticket").to_owned();
     for round in ["one", "two"] {
         let mut get = vortex();
-        get.args(["get", &ticket, "-o", &path(&directory, round), "--protocol", "quic", "--insecure"]);
+        get.args(["get", &ticket, "-o", &path(&directory, round), "--protocol", "quic"]);
         let got = get.env("QLOGDIR", &client_logs).output().unwrap();
         assert_eq!(got.status.code(), Some(0), "{}", String::from_utf8_lossy(&got.stderr));
     }
