@@ -308,6 +308,20 @@ fn an_answer_is_taken_for_its_own_request_only() {
     assert_eq!(read_reply(request, &trailing.into()), Err(Rejection::Trailing.into()));
 }
 
+/// A range that begins where it should is as long as was asked for, or as the piece has.
+#[test]
+fn a_range_of_another_length_is_rejected() {
+    //= VTX-EXT-022 test
+    let piece_length = PieceLength::try_from(9).unwrap();
+    for (asked, told, accepted) in
+        [(3, 3, true), (3, 2, false), (3, 4, false), (8, 7, true), (8, 8, false), (0, 0, false)]
+    {
+        let head = RangeHead { start: 2, length: told, piece_length, digest: Digest::Crc32(1) };
+        let decoded = RangeHead::decode(value(&head.encode(1)).1, 2, asked);
+        assert_eq!(decoded.is_ok(), accepted, "{told} of {asked}");
+    }
+}
+
 #[test]
 fn no_more_is_read_of_an_answer_than_it_may_have() {
     let piece = Download { kind: PieceKind::Piece, task_id: TaskId::from_sha256([1; 32]), number: 0 };

@@ -72,6 +72,7 @@ fn values_have_the_names_of_the_text() {
     assert_eq!(format!("{digest:?} {:?}", digest.to_text()), "crc32:7 crc32:7");
     let id = TaskId::from_sha256([0xab; 32]);
     assert!(format!("{id:?}").contains(&"ab".repeat(32)));
+    assert!(id.short().len() >= 8 && id.to_string().starts_with(id.short()));
     let bounded = Bounded::<8>::new("a\nb").unwrap();
     assert_eq!(format!("{bounded} {bounded:?}"), "a\\nb \"a\\nb\"");
     assert!(!bounded.is_empty() && Bounded::<8>::new("").unwrap().is_empty());
