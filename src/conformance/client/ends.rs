@@ -59,10 +59,13 @@ cases! {
         ensure(used, || format!("{} requests, all on other connections", later.len()))
     };
     "VTX-CLS-008" Both Nothing 4/1 "no request on a connection on which Close has come" => |asked| {
-        if asked.before == 0 && asked.number == 0 { say(close(asked.right.id)) } else { right(asked) }
+        if asked.before == 0 && asked.number == 0 {
+            return say(close(asked.right.id));
+        }
+        // What was asked for beside it is answered once Close has been read, and not before.
+        [Step::Pause(asked.waits.quiet)].into_iter().chain(right(asked)).collect()
     }, |seen| {
         seen.first()?;
-        // What was sent before Close can have arrived is on its way; one after another there is nothing.
         let closed = seen.requests.iter().filter(|request| request.after_close).count();
         ensure(closed == 0, || format!("{closed} requests after Close"))
     };

@@ -4,6 +4,7 @@ use super::Outcome;
 use crate::conformance::case::{Shown, Stop, blame, fail, skip};
 use crate::conformance::observe::Hello;
 use bytes::Bytes;
+use std::time::Instant;
 
 /// A request that arrived.
 #[derive(Debug, Clone)]
@@ -30,8 +31,8 @@ pub(super) struct Connection {
     pub(super) hello: Option<Hello>,
     /// Whether the client ended it, or left.
     pub(super) ended: bool,
-    /// Whether a Close packet was sent on it, by whomever.
-    pub(super) close: bool,
+    /// When a Close packet was sent on it first, by whomever.
+    pub(super) closed_at: Option<Instant>,
     /// Whether the client opened a unidirectional stream.
     pub(super) unidirectional: bool,
 }

@@ -27,6 +27,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 /// The servers of a case.
 pub(super) struct Stage {
@@ -365,7 +366,11 @@ impl Acting {
         let place = {
             let mut record = lock(&self.record);
             let is_close = bytes.get(1) == Some(&CLOSE);
-            let after_close = record.connections.get(connection).is_some_and(|seen| seen.close);
+            // Streams overtake each other: what comes right behind Close was on its way.
+            let grace = if quic.is_some() { self.waits.quiet / 2 } else { Duration::ZERO };
+            let now = self.runtime.now();
+            let closed_at = record.connections.get(connection).and_then(|seen| seen.closed_at);
+            let after_close = closed_at.is_some_and(|closed_at| now >= closed_at + grace);
             record.requests.push(Request {
                 server: self.server,
                 connection,
@@ -375,8 +380,8 @@ impl Acting {
                 stopped: None,
                 after_close,
             });
-            if let Some(seen) = record.connections.get_mut(connection) {
-                seen.close |= is_close;
+            if is_close && let Some(seen) = record.connections.get_mut(connection) {
+                seen.closed_at.get_or_insert(now);
             }
             record.requests.len() - 1
         };
@@ -550,7 +555,12 @@ impl Acting {
                 Step::Send(bytes) => {
                     let closes = bytes.get(1) == Some(&CLOSE) || bytes.ends_with(&close(0));
                     // Before it is sent: whatever the client says next may be its answer.
-                    self.with_connection(connection, |seen| seen.close |= closes);
+                    if closes {
+                        let now = self.runtime.now();
+                        self.with_connection(connection, |seen| {
+                            seen.closed_at.get_or_insert(now);
+                        });
+                    }
                     lane.say(self, &bytes).await;
                 }
                 Step::Trickle(bytes, size) => {
