@@ -2,67 +2,24 @@
 //!
 //! A *flight* is one request under way. Each free peer is given the next piece that nobody has yet, the peer first that
 //! will deliver it first by what it has delivered so far. Where peers tell what they hold, it is the piece that fewest of
-//! them hold, so that none becomes rare. Who fails is left alone for a while, twice as long each time,
-//! and in the end for good. Once every piece is in flight, those that are late are asked for a second time elsewhere.
+//! them hold, so that none becomes rare. Who fails is left alone for a while, twice as long each time, and in the end for
+//! good. Once every piece is in flight, those that are late are asked for a second time elsewhere.
 
+mod peer;
+mod settings;
 #[cfg(test)]
 mod simulated;
 
+pub use settings::PlanSettings;
+
 use crate::store::PieceSet;
 use crate::wire::Division;
+use peer::{ASSUMED_LATENCY, Peer};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// A peer's place in the list of those who are asked.
 pub type PeerIndex = usize;
-
-/// How the pieces of a task are spread over peers, and how these are treated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PlanSettings {
-    /// Requests under way at a time, at all peers together; at least 1. 8, as deployed (`concurrentPieceCount`).
-    /// One from which nothing has come for two seconds does not count: a peer that dies must not keep the others from being
-    /// asked until its requests stall.
-    pub concurrency: usize,
-    /// Requests under way with one peer at most. How many it really gets follows from its rate and its round trip.
-    ///
-    /// 8: as much as one peer is ever worth.
-    pub per_peer: usize,
-    /// Failures in a row after which a peer is given up; at least 1. Those of requests that were under way together count
-    /// once.
-    ///
-    /// 6: with the pauses between them a peer has about 8 s to come back, and as much again as its deadlines take.
-    pub attempts: u32,
-    /// The pause after a peer's first failure; it doubles with each further one.
-    pub pause: Duration,
-    /// The longest pause.
-    pub longest_pause: Duration,
-    /// Silence of a peer in the middle of its answer, or before it, after which the piece is fetched anew.
-    ///
-    /// 31 s, a little longer than the first-byte deadline, so that it is this one which ends a request without an answer, and
-    /// tells the peer why: no path is silent for so long and then worth waiting for.
-    pub stall: Duration,
-    /// Bytes of pieces that are fetched a second time, in memory until it is clear which answer is first.
-    ///
-    /// 128 MiB, two of the largest pieces that deployed peers cut. One piece may always be.
-    pub spare_memory: u64,
-    /// How long to go on asking for pieces that no peer has. A peer that is fetching them itself may have them soon.
-    pub patience: Duration,
-}
-
-impl Default for PlanSettings {
-    fn default() -> Self {
-        Self {
-            concurrency: 8,
-            per_peer: 8,
-            attempts: 6,
-            pause: Duration::from_millis(250),
-            longest_pause: Duration::from_secs(10),
-            stall: Duration::from_secs(31),
-            spare_memory: 128 << 20,
-            patience: Duration::ZERO,
-        }
-    }
-}
 
 /// Answers that a peer may give wrongly before it is given up: one may be an accident of the network.
 const LIES: u32 = 3;
@@ -74,17 +31,10 @@ const LIES_PER_PIECE: u32 = 2;
 const MISSES_IN_A_ROW: u32 = 8;
 /// The longest pause before somebody who lacked a piece is asked for it again: by then it may have it.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Requests with a peer of which nothing is known yet: the second hides the round trip of the first.
-const FIRST_WINDOW: usize = 2;
 /// How often late answers are looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Silence after which a request is no longer waited for before others are made.
 const SILENT: Duration = Duration::from_secs(2);
-/// What a first byte takes where nothing is known.
-const ASSUMED_LATENCY: f64 = 0.5;
-/// Seconds over which a peer's rate is averaged: what it did a few seconds ago hardly counts.
-const MEMORY: f64 = 1.0;
-
 /// Pieces among which the rarest is looked for: more of them would cost time in long tasks, and hardly find a rarer one.
 const CANDIDATES: usize = 64;
 
@@ -152,29 +102,6 @@ struct Flight {
     progressed_at: Instant,
     /// Whether this is the answer that counts, and it is being made durable.
     won: bool,
-}
-
-#[derive(Debug, Default)]
-struct Peer {
-    /// Whether a second request may go another way than the first.
-    several_ways: bool,
-    in_flight: usize,
-    failures: u32,
-    misses: u32,
-    /// Since when it has had nothing that it was asked for.
-    misses_since: Option<Instant>,
-    lies: u32,
-    retry_at: Option<Instant>,
-    gone: bool,
-    /// What it holds, by its own word; `None` where it has said nothing.
-    held: Option<PieceSet>,
-    /// Bytes a second, over all flights together.
-    rate: Option<f64>,
-    /// Seconds to the first byte: the smallest seen, since the others include the time that requests queue.
-    latency: Option<f64>,
-    /// Since when `sampled` counts.
-    sampled_from: Option<Instant>,
-    sampled: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -631,54 +558,6 @@ impl Plan {
             if peer.in_flight == 0 {
                 (peer.sampled_from, peer.sampled) = (None, 0);
             }
-        }
-    }
-}
-
-impl PlanSettings {
-    /// The pause after so many failures in a row.
-    pub(super) fn pause_after(&self, failures: u32) -> Duration {
-        self.pause.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.longest_pause)
-    }
-}
-
-impl Peer {
-    /// Seconds until it would have delivered `length` bytes more; `None` while nothing is known of it.
-    fn eta(&self, length: u64) -> Option<f64> {
-        let queued = (self.in_flight + 1) as f64 * length as f64;
-        Some(self.latency.unwrap_or(ASSUMED_LATENCY) + queued / self.rate?.max(1.0))
-    }
-
-    /// How many flights fill the way to it, and as many again, so that it can show that more is possible.
-    fn window(&self, length: u64, most: usize) -> usize {
-        let wanted = match (self.rate, self.latency) {
-            // One request finds out whether it is back.
-            _ if self.failures > 0 => 1,
-            (Some(rate), Some(latency)) => {
-                FIRST_WINDOW + (2.0 * rate * latency / length.max(1) as f64) as usize
-            }
-            _ => FIRST_WINDOW,
-        };
-        wanted.min(most.max(1))
-    }
-
-    fn delivered(&mut self, bytes: u64, now: Instant) {
-        /// Shorter samples say more of the timing of reads than of the path.
-        const SAMPLE: Duration = Duration::from_millis(200);
-        self.sampled += bytes;
-        if self.sampled_from.is_some_and(|from| now.saturating_duration_since(from) >= SAMPLE) {
-            self.sample(now);
-        }
-    }
-
-    fn sample(&mut self, now: Instant) {
-        let Some(from) = self.sampled_from else { return };
-        let seconds = now.saturating_duration_since(from).as_secs_f64();
-        if seconds > 0.0 {
-            let rate = self.sampled as f64 / seconds;
-            let weight = seconds / (seconds + MEMORY);
-            self.rate = Some(self.rate.map_or(rate, |known| known + weight * (rate - known)));
-            (self.sampled_from, self.sampled) = (Some(now), 0);
         }
     }
 }

@@ -10,7 +10,7 @@ use super::world::{Inline, ready};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::Cursor;
 use std::pin::Pin;
@@ -79,8 +79,8 @@ struct History {
     taken: RefCell<BTreeMap<(u8, u32), Vec<Span>>>,
     /// It was taken away for certain.
     gone: RefCell<BTreeMap<(u8, u32), Vec<Span>>>,
-    /// Tasks of which a piece was said to be damaged.
-    doubted: RefCell<BTreeSet<u8>>,
+    /// Tasks of which a piece is said to be damaged, and when that was done; never yet, where it is under way.
+    doubts: RefCell<Vec<(u8, u64)>>,
     reads: Cell<u32>,
 }
 
@@ -131,8 +131,9 @@ async fn perform(store: DiskStore, history: &History, operation: Operation) {
             };
             match store.import_reader(Cursor::new(content(which)), LENGTH as u64, options).await {
                 Ok(task) => {
-                    // Unless somebody found damage before this was told.
-                    assert!(task.is_complete() || history.doubted.borrow().contains(&which));
+                    // Unless somebody found damage after it was whole and before this is told.
+                    let meanwhile = |(doubted, ended): &(u8, u64)| *doubted == which && *ended > begun;
+                    assert!(task.is_complete() || history.doubts.borrow().iter().any(meanwhile));
                     history.note(&history.brought, which, None, begun);
                 }
                 // Somebody else has the name, in part only. What was there in part before may be gone.
@@ -182,8 +183,10 @@ async fn perform(store: DiskStore, history: &History, operation: Operation) {
             history.reads.set(history.reads.get() + 1);
         }
         Operation::Damage(which, number) => {
-            history.doubted.borrow_mut().insert(which);
+            let place = history.doubts.borrow().len();
+            history.doubts.borrow_mut().push((which, u64::MAX));
             store.mark_damaged(of(which).piece(number)).await.unwrap();
+            history.doubts.borrow_mut()[place].1 = history.tick();
             history.note(&history.taken, which, Some(number), begun);
             history.note(&history.gone, which, Some(number), begun);
         }
