@@ -79,7 +79,10 @@ pub(super) enum Change {
 /// Whether a change found its task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
-    Yes,
+    /// Yes, and so many pieces of it are held now.
+    Yes {
+        held: u64,
+    },
     No,
 }
 
@@ -232,14 +235,19 @@ impl Index {
         changed.map_err(failed)
     }
 
-    /// Whether a change is in the index, after a commit that may or may not have failed.
-    pub(super) fn has(&self, key: TaskKey, serial: u64, change: &Change) -> Result<bool, StoreError> {
+    /// What became of a change after a commit that may or may not have failed; `None` where it is not in the index.
+    pub(super) fn has(
+        &self,
+        key: TaskKey,
+        serial: u64,
+        change: &Change,
+    ) -> Result<Option<Found>, StoreError> {
         let record = self.read(|transaction| {
             let row = transaction.open_table(TASKS)?.get(task_column(&key))?;
             Ok(row.and_then(|row| task_record(row.value())))
         })?;
         let record = record.filter(|record| record.serial == serial);
-        Ok(match change {
+        let stands = match change {
             Change::Create { .. } => record.is_some(),
             Change::Delete => record.is_none(),
             Change::Digest(digest) => record.is_some_and(|record| record.digest == Some(*digest)),
@@ -249,7 +257,9 @@ impl Index {
                 matches!(self.piece(serial, *number)?, Some(PieceRecord::Held(held)) if held == *provenance)
             }
             Change::Damaged { number } => !matches!(self.piece(serial, *number)?, Some(PieceRecord::Held(_))),
-        })
+        };
+        let held = record.map_or(0, |record| record.held);
+        Ok(stands.then_some(Found::Yes { held }))
     }
 }
 
@@ -272,13 +282,13 @@ fn apply(transaction: &WriteTransaction, key: TaskKey, serial: u64, change: &Cha
             let created_at = i64::try_from(*accessed).unwrap_or(i64::MAX);
             pieces.insert((serial, number), (false, digest.to_text().as_str(), "", 0, created_at))?;
         }
-        return Ok(Found::Yes);
+        return Ok(Found::Yes { held });
     }
     let Some((found, record)) = row.filter(|(found, _)| *found == serial) else { return Ok(Found::No) };
     if matches!(change, Change::Delete) {
         tasks.remove(column)?;
         pieces.retain_in((found, 0)..=(found, u32::MAX), |_, _| false)?;
-        return Ok(Found::Yes);
+        return Ok(Found::Yes { held: 0 });
     }
     let mut record =
         record.ok_or_else(|| redb::Error::Corrupted("a task of the index is not readable".into()))?;
@@ -308,7 +318,7 @@ fn apply(transaction: &WriteTransaction, key: TaskKey, serial: u64, change: &Cha
     let TaskRecord { division, held, pinned, accessed, .. } = record;
     let row = (serial, division.length(), division.piece_length().get(), held, pinned, accessed, digest);
     tasks.insert(column, row)?;
-    Ok(Found::Yes)
+    Ok(Found::Yes { held })
 }
 
 fn copy(from: &dyn DiskFile, to: &dyn DiskFile) -> io::Result<()> {

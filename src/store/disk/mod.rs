@@ -318,7 +318,7 @@ impl Inner {
         let entry =
             Arc::new(Entry { key: new.key, serial, division: new.division, state: Mutex::new(state) });
         let found = self.change(&entry, Change::Create { new, accessed, digests }).await?;
-        Ok((found == Found::Yes).then(|| entry.task()))
+        Ok(matches!(found, Found::Yes { .. }).then(|| entry.task()))
     }
 
     /// Makes a content file, durable, with all the room that it will need.
@@ -528,7 +528,7 @@ impl PieceStore for DiskStore {
             self.0.settled().await?;
             let entry = self.0.entry(key)?;
             match self.0.change(&entry, Change::Pin(pinned)).await? {
-                Found::Yes => Ok(()),
+                Found::Yes { .. } => Ok(()),
                 Found::No => Err(Missing::Task.into()),
             }
         })

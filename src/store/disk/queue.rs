@@ -142,8 +142,8 @@ impl Inner {
         }
         let mut unsettled = self.queue.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((entry, change)) = unsettled.front() {
-            let stands = self.index.has(entry.key, entry.serial, change)?;
-            self.take_effect(entry, change, stands.then_some(Found::Yes));
+            let found = self.index.has(entry.key, entry.serial, change)?;
+            self.take_effect(entry, change, found);
             unsettled.pop_front();
         }
         self.queue.is_unsettled.store(false, Ordering::SeqCst);
@@ -201,8 +201,8 @@ impl Inner {
                 // The disk failed somewhere in the commit. What is in the index all the same, stands.
                 for (pending, (key, serial, change)) in ready.into_iter().zip(&changes) {
                     match self.index.has(*key, *serial, change) {
-                        Ok(true) => self.finish(pending, Ok(Found::Yes)),
-                        Ok(false) => self.finish(pending, Err(error.clone())),
+                        Ok(Some(found)) => self.finish(pending, Ok(found)),
+                        Ok(None) => self.finish(pending, Err(error.clone())),
                         Err(_) => self.leave_unsettled(pending, error.clone()),
                     }
                 }
@@ -238,7 +238,7 @@ impl Inner {
     /// Does in memory, and with the content files, what was done in the index; `None` when the change failed.
     fn take_effect(&self, entry: &Arc<Entry>, change: &Change, found: Option<Found>) {
         match (change, found) {
-            (Change::Create { .. }, Some(Found::Yes)) => {
+            (Change::Create { .. }, Some(Found::Yes { .. })) => {
                 self.tasks().insert(entry.key, Arc::clone(entry));
             }
             (Change::Create { .. }, _) => self.remove_content(entry.serial),
@@ -251,8 +251,8 @@ impl Inner {
                 self.remove_content(entry.serial);
             }
             (Change::Delete, None) => entry.state().leaving = false,
-            (_, Some(Found::Yes)) => {
-                entry.state().apply(change);
+            (_, Some(Found::Yes { held })) => {
+                entry.state().apply(change, held);
                 if matches!(change, Change::Piece { .. }) {
                     self.growth.tell();
                 }
@@ -274,14 +274,16 @@ fn sync(entry: &Entry, file: &dyn DiskFile) -> Result<u64, StoreError> {
 }
 
 impl super::State {
-    fn apply(&mut self, change: &Change) {
+    /// Does what was done in the index, where `held` pieces are held since. They are counted there alone: here nobody knows
+    /// whether a piece that is damaged was entered as that before.
+    fn apply(&mut self, change: &Change, held: u64) {
+        self.held = held;
         match change {
             Change::Create { .. } | Change::Delete => {}
             Change::Digest(digest) => self.digest = Some(*digest),
             Change::Pin(pinned) => self.pinned = *pinned,
             Change::Accessed(seconds) => self.accessed_saved = *seconds,
             Change::Piece { number, accessed, .. } => {
-                self.held += 1;
                 if let Some(pieces) = &mut self.pieces {
                     pieces.insert(*number);
                 }
@@ -289,9 +291,7 @@ impl super::State {
                 self.accessed_saved = *accessed;
             }
             Change::Damaged { number } => {
-                if self.damaged.remove(number) {
-                    self.held = self.held.saturating_sub(1);
-                }
+                self.damaged.remove(number);
                 if let Some(pieces) = &mut self.pieces {
                     pieces.remove(*number);
                 }
@@ -342,7 +342,7 @@ mod tests {
             drop(first);
             assert!(store.0.queue.lock().running, "the second job's turn goes on");
             go.send(()).unwrap();
-            assert_eq!(change.await.unwrap().unwrap(), Found::Yes);
+            assert!(matches!(change.await.unwrap().unwrap(), Found::Yes { .. }));
         });
     }
 

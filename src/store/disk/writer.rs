@@ -147,7 +147,7 @@ impl Writer {
             return Ok(());
         }
         match done.await.map_err(|_| StoreError::Unavailable)?? {
-            Found::Yes => Ok(()),
+            Found::Yes { .. } => Ok(()),
             Found::No => Err(Missing::Task.into()),
         }
     }

@@ -301,3 +301,32 @@ fn pieces_are_read_while_others_change_the_task() {
     let reads: u32 = (0..20).map(|seed| interleave(&operations, 5, &mut Dice(seed))).sum();
     assert!(reads >= 40, "{reads} of 400 reads found their piece");
 }
+
+/// Two readers find the same piece damaged, and the second says so when the index has the word of the first already.
+#[test]
+fn a_piece_that_two_find_damaged_is_counted_out_once() {
+    use Operation::{Collect, Create, Damage, Import, Put, Read};
+    let operations = [
+        Import(2),
+        Damage(0, 0),
+        Put(0, 0),
+        Collect(1300),
+        Import(2),
+        Read(0, 0),
+        Create(2),
+        Create(0),
+        Import(2),
+        Put(0, 0),
+        Damage(2, 0),
+        Import(0),
+        Read(0, 0),
+        Put(0, 0),
+        Create(0),
+        Create(0),
+        Damage(1, 0),
+        Damage(2, 2),
+        Read(0, 0),
+        Damage(2, 2),
+    ];
+    interleave(&operations, 5, &mut Dice(2_677_623_371_832_896_742));
+}
