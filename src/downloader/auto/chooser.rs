@@ -2,7 +2,7 @@
 //!
 //! A *way* is a protocol and an address. The ways to a peer are tried in the order of preference, each with a head start
 //! over the next, and the first that is open is used. Where more is to do than a moment takes, the others are opened as
-//! well, one at a time, and get a few requests each; from then on requests go where most bytes come from. A way that fails, or
+//! well, in the same way, and get a few requests each; from then on requests go where most bytes come from. A way that fails, or
 //! goes silent, is left alone for a while, twice as long each time, as long as there is another. A way that was worse is
 //! measured anew later, twice as late each time.
 
@@ -227,11 +227,12 @@ impl<E: Clone> Chooser<E> {
         }
     }
 
-    /// An answer has begun. Where it is the only one, what it takes to begin says nothing of what more of them would bring.
+    /// An answer has begun. Where it is the only one, or the first that says anything of the way, what it takes to begin says
+    /// nothing of what more of them would bring.
     pub(super) fn answered(&mut self, index: usize, now: Instant) {
         let Some(way) = self.ways.get_mut(index) else { return };
         way.progressed_at = Some(now);
-        if way.streams && way.active == 1 && way.sampled == 0 {
+        if way.streams && way.sampled == 0 && (way.active == 1 || way.rate.is_none()) {
             way.sampled_from = Some(now);
         }
     }
@@ -319,8 +320,11 @@ impl<E: Clone> Chooser<E> {
     fn due(&self, now: Instant) -> Option<usize> {
         let served = self.is_served(now);
         if served {
-            // Besides, one at a time, and not for what is over in a moment.
-            let busy = self.ways.iter().any(|way| matches!(way.state, State::Opening { .. }));
+            // Besides, each with its head start, and not for what is over in a moment.
+            let head_start = self.settings.head_start;
+            let begun =
+                |way: &Way<E>| matches!(way.state, State::Opening { since } if now < since + head_start);
+            let busy = self.ways.iter().any(begun);
             let young = self.open_since.is_none_or(|since| now < since + self.settings.head_start);
             if busy || young {
                 return None;
