@@ -143,12 +143,12 @@ pub struct Tally {
 }
 
 /// What one run, or many, showed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// By fault.
     pub faults: BTreeMap<Fault, Tally>,
     /// States that have to be reached somewhere, and how often they were. A state that was only declared counts 0.
-    pub sometimes: BTreeMap<&'static str, u64>,
+    pub sometimes: BTreeMap<String, u64>,
 }
 
 impl Report {
@@ -161,7 +161,7 @@ impl Report {
             sum.seen += tally.seen;
         }
         for (state, count) in &other.sometimes {
-            *self.sometimes.entry(state).or_default() += count;
+            *self.sometimes.entry(state.clone()).or_default() += count;
         }
     }
 
@@ -176,8 +176,8 @@ impl Report {
     }
 
     /// States that were never reached.
-    pub fn unreached(&self) -> impl Iterator<Item = &'static str> {
-        self.sometimes.iter().filter(|(_, count)| **count == 0).map(|(state, _)| *state)
+    pub fn unreached(&self) -> impl Iterator<Item = &str> {
+        self.sometimes.iter().filter(|(_, count)| **count == 0).map(|(state, _)| state.as_str())
     }
 }
 
@@ -264,12 +264,12 @@ impl Ledger {
 
     /// Declares that `state` has to be reached in some run.
     pub fn expect_sometimes(&self, state: &'static str) {
-        lock(&self.0).report.sometimes.entry(state).or_default();
+        lock(&self.0).report.sometimes.entry(state.to_owned()).or_default();
     }
 
     /// `state` was reached.
     pub fn sometimes(&self, state: &'static str) {
-        *lock(&self.0).report.sometimes.entry(state).or_default() += 1;
+        *lock(&self.0).report.sometimes.entry(state.to_owned()).or_default() += 1;
     }
 
     /// What was written so far.

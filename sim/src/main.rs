@@ -12,7 +12,7 @@ use vortex_sim::faults::{Fault, Level, Swarm};
 use vortex_sim::report;
 use vortex_sim::research;
 use vortex_sim::rng::Seed;
-use vortex_sim::runner::{self, ENOUGH_SEEDS, Line, Seeds, Summary};
+use vortex_sim::runner::{self, ENOUGH_SEEDS, Line, PROCESS_SEEDS, Seeds, Summary};
 use vortex_sim::scenario::{self, Scenario};
 use vortex_sim::world::World;
 
@@ -224,14 +224,24 @@ impl Run {
     /// Whether nothing was violated.
     fn run(&self) -> io::Result<bool> {
         let mut out = io::stdout().lock();
-        let jobs = runner::jobs(&self.worlds, &self.scenarios, &self.seeds);
+        let Self { worlds, scenarios, seeds, threads, fail_fast, .. } = self;
+        let many = seeds.0.end - seeds.0.start > PROCESS_SEEDS;
         let (mut lines, mut written) = (Vec::new(), Ok(()));
-        let summary = runner::run_all(&jobs, self.threads, self.fail_fast, |line| {
+        let show = |line: &Line| {
             if written.is_ok() {
                 written = self.show(&mut out, line);
             }
+            // Another process has said so already.
+            if !line.passed() && !many {
+                explain_violation(line);
+            }
             lines.push(line.clone());
-        });
+        };
+        let summary = if many {
+            runner::run_in_processes(worlds, scenarios, seeds, *threads, *fail_fast, show)?
+        } else {
+            runner::run_all(&runner::jobs(worlds, scenarios, seeds), *threads, *fail_fast, show)
+        };
         written?;
         let differing =
             if self.verify { runner::verify(&lines, &self.seeds, self.threads)? } else { Vec::new() };
@@ -269,9 +279,6 @@ impl Run {
                 out,
                 "{world:<8} {scenario:<20} {seed:>6} {digest} {virtual_seconds:>9.3} s  {verdict}"
             )?;
-        }
-        if !line.passed() {
-            explain_violation(line);
         }
         Ok(())
     }

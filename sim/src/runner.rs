@@ -19,6 +19,10 @@ use std::time::Duration;
 /// claims to show something about it, and does not.
 pub const ENOUGH_SEEDS: u64 = 100;
 
+/// Seeds that run in one process at most. madsim does not give back what a run used: twenty seeds of every scenario take some
+/// 4 GB.
+pub const PROCESS_SEEDS: u64 = 20;
+
 /// Seeds from one up to, and without, another: `A..B`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seeds(pub Range<u64>);
@@ -71,12 +75,12 @@ pub fn jobs(worlds: &[World], scenarios: &[&'static dyn Scenario], seeds: &Seeds
 }
 
 /// What one run showed, as scripts read it.
-#[derive(Debug, Clone, Serialize, PartialEq)]
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 pub struct Line {
     /// The world.
     pub world: World,
     /// The scenario.
-    pub scenario: &'static str,
+    pub scenario: String,
     /// The seed.
     pub seed: u64,
     /// What two runs of the seed are compared by.
@@ -99,7 +103,7 @@ impl Line {
     fn new(job: Job, finished: &Finished) -> Self {
         Line {
             world: job.world,
-            scenario: job.scenario.name(),
+            scenario: job.scenario.name().to_owned(),
             seed: job.seed,
             digest: finished.digest(),
             verdict: finished.outcome.as_ref().map_or_else(ToString::to_string, |()| "ok".to_owned()),
@@ -124,7 +128,7 @@ impl Line {
 }
 
 /// What all runs showed together.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Summary {
     /// Runs done.
     pub runs: u64,
@@ -132,7 +136,7 @@ pub struct Summary {
     pub violations: u64,
     /// Virtual time of all runs.
     pub virtual_seconds: f64,
-    /// Processor time of this process, all threads.
+    /// Processor time of all threads.
     pub cpu_seconds: f64,
     /// Runs for each second of processor time.
     pub runs_per_cpu_second: f64,
@@ -141,7 +145,7 @@ pub struct Summary {
     /// Faults that acted and were never noticed.
     pub unnoticed: Vec<Fault>,
     /// States that were never reached.
-    pub unreached: Vec<&'static str>,
+    pub unreached: Vec<String>,
     /// The fault ledger and the `sometimes` registry.
     #[serde(flatten)]
     pub report: Report,
@@ -188,25 +192,101 @@ pub fn run_all(jobs: &[Job], threads: usize, fail_fast: bool, mut show: impl FnM
         }
     });
     summary.cpu_seconds = (cpu_time() - before).as_secs_f64();
-    summary.runs_per_cpu_second = summary.runs as f64 / summary.cpu_seconds.max(f64::MIN_POSITIVE);
-    summary.idle_faults = summary.report.idle_faults().collect();
-    summary.unnoticed = summary.report.unnoticed().collect();
-    summary.unreached = summary.report.unreached().collect();
+    summary.conclude();
     summary
+}
+
+impl Summary {
+    /// What follows from what was counted.
+    fn conclude(&mut self) {
+        self.runs_per_cpu_second = self.runs as f64 / self.cpu_seconds.max(f64::MIN_POSITIVE);
+        self.idle_faults = self.report.idle_faults().collect();
+        self.unnoticed = self.report.unnoticed().collect();
+        self.unreached = self.report.unreached().map(str::to_owned).collect();
+    }
+}
+
+/// Runs all of `seeds` as [`run_all`] does, but at most [`PROCESS_SEEDS`] of them in one process, one process after another.
+///
+/// # Errors
+/// When a process can't be started, or ends before it has told everything.
+pub fn run_in_processes(
+    worlds: &[World],
+    scenarios: &[&'static dyn Scenario],
+    seeds: &Seeds,
+    threads: usize,
+    fail_fast: bool,
+    mut show: impl FnMut(&Line),
+) -> io::Result<Summary> {
+    let mut all = Summary::default();
+    let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name()).collect();
+    let Range { start, end } = seeds.0;
+    for from in (start..end).step_by(PROCESS_SEEDS as usize) {
+        let some = Seeds(from..end.min(from + PROCESS_SEEDS));
+        let mut told = None;
+        elsewhere(worlds, &names, &some, threads, fail_fast, |object| match object {
+            Told::Run(line) => show(&line),
+            Told::All(summary) => told = Some(summary),
+        })?;
+        let summary = told.ok_or_else(|| {
+            io::Error::other(format!(
+                "the process with seeds {some} ended before its summary: out of memory?"
+            ))
+        })?;
+        all.runs += summary.runs;
+        all.violations += summary.violations;
+        all.virtual_seconds += summary.virtual_seconds;
+        all.cpu_seconds += summary.cpu_seconds;
+        all.report.merge(&summary.report);
+        if fail_fast && all.violations > 0 {
+            break;
+        }
+    }
+    all.conclude();
+    Ok(all)
+}
+
+/// One object of what `run --json` prints.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Told {
+    Run(Line),
+    All(Summary),
+}
+
+/// Runs seeds in another process, and hears what it says.
+fn elsewhere(
+    worlds: &[World],
+    scenarios: &[&str],
+    seeds: &Seeds,
+    threads: usize,
+    fail_fast: bool,
+    mut hear: impl FnMut(Told),
+) -> io::Result<()> {
+    let world = match worlds {
+        [world] => world.to_string(),
+        _ => "both".to_owned(),
+    };
+    let scenario = match scenarios {
+        [scenario] => scenario,
+        _ => "all",
+    };
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["run", "--json", "--world", &world, "--scenario", scenario])
+        .args(["--seeds", &seeds.to_string(), "--jobs", &threads.to_string()])
+        .args(fail_fast.then_some("--fail-fast"))
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = child.stdout.take().ok_or_else(|| io::Error::other("the other process has no output"))?;
+    for line in BufReader::new(output).lines() {
+        hear(serde_json::from_str(&line?)?);
+    }
+    child.wait().map(drop)
 }
 
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
-}
-
-/// What of a [`Line`] another process has to agree with.
-#[derive(Debug, Deserialize)]
-struct Other {
-    world: Option<String>,
-    scenario: Option<String>,
-    seed: Option<u64>,
-    digest: Option<String>,
 }
 
 /// Runs the same seeds in another process and answers with the runs of which it has another digest.
@@ -215,35 +295,18 @@ struct Other {
 /// When the other process can't be started or says something else than expected.
 pub fn verify(lines: &[Line], seeds: &Seeds, threads: usize) -> io::Result<Vec<Line>> {
     let mut digests = BTreeMap::new();
-    let mut groups: Vec<(World, &'static str)> =
-        lines.iter().map(|line| (line.world, line.scenario)).collect();
+    let mut groups: Vec<(World, &str)> =
+        lines.iter().map(|line| (line.world, line.scenario.as_str())).collect();
     groups.dedup();
     for (world, scenario) in groups {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["run", "--json", "--world", &world.to_string(), "--scenario", scenario])
-            .args(["--seeds", &seeds.to_string(), "--jobs", &threads.to_string()])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output =
-            child.stdout.take().ok_or_else(|| io::Error::other("the other process has no output"))?;
-        for line in BufReader::new(output).lines() {
-            let other: Other = serde_json::from_str(&line?)?;
-            if let Other {
-                world: Some(world),
-                scenario: Some(scenario),
-                seed: Some(seed),
-                digest: Some(digest),
-            } = other
-            {
-                digests.insert((world, scenario, seed), digest);
+        elsewhere(&[world], &[scenario], seeds, threads, false, |object| {
+            if let Told::Run(line) = object {
+                digests.insert((line.world, line.scenario, line.seed), line.digest);
             }
-        }
-        child.wait()?;
+        })?;
     }
-    let differs = |line: &&Line| {
-        let key = (line.world.to_string(), line.scenario.to_owned(), line.seed);
-        digests.get(&key) != Some(&line.digest.to_string())
-    };
+    let differs =
+        |line: &&Line| digests.get(&(line.world, line.scenario.clone(), line.seed)) != Some(&line.digest);
     Ok(lines.iter().filter(differs).cloned().collect())
 }
 
@@ -252,11 +315,11 @@ pub fn verify(lines: &[Line], seeds: &Seeds, threads: usize) -> io::Result<Vec<L
 /// # Errors
 /// When the other process can't be started or says something else than expected.
 pub fn explain_difference(line: &Line) -> io::Result<String> {
-    let scenario = find(line.scenario).ok_or_else(|| io::Error::other("no such scenario"))?;
+    let scenario = find(&line.scenario).ok_or_else(|| io::Error::other("no such scenario"))?;
     let here = run(line.world, scenario, line.seed, Keep::Events);
     let output = Command::new(std::env::current_exe()?)
         .args(["replay", "--events", "--world", &line.world.to_string()])
-        .args(["--scenario", line.scenario, "--seed", &line.seed.to_string()])
+        .args(["--scenario", &line.scenario, "--seed", &line.seed.to_string()])
         .output()?;
     let there = output.stdout.lines().map(|line| Ok(serde_json::from_str::<Event>(&line?)?));
     let there = there.collect::<io::Result<Vec<Event>>>()?;

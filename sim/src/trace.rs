@@ -255,6 +255,13 @@ impl Serialize for Digest {
     }
 }
 
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u128::from_str_radix(&text, 16).map(Digest).map_err(serde::de::Error::custom)
+    }
+}
+
 /// The first place at which two traces differ: its index, and what each has there (nothing where one is shorter).
 pub fn first_difference<'a>(
     left: &'a [Event],
