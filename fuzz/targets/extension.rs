@@ -6,7 +6,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use vortex_fuzz::Draw;
 use vortex_p2p::session::{ExtensionReply, longest_reply, read_reply};
-use vortex_p2p::wire::extension::{Availability, Capabilities, Description, Extension, ExtensionRequest};
+use vortex_p2p::wire::extension::{Availability, Capabilities, Description, Extension, ExtensionRequest, Hold};
 use vortex_p2p::wire::{Download, PieceKind, TaskId};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -21,7 +21,8 @@ fuzz_target!(|bytes: &[u8]| {
         }
         Some(Extension::Description) => ExtensionRequest::Description { kind, task_id },
         Some(Extension::Availability) => {
-            ExtensionRequest::Availability { kind, task_id, first: draw.below(64) as u32 }
+            let hold = (draw.below(2) == 1).then(|| Hold { known: draw.below(64) as u32, wait: 1_000 });
+            ExtensionRequest::Availability { kind, task_id, first: draw.below(64) as u32, hold }
         }
         Some(Extension::Capabilities) | None => ExtensionRequest::Capabilities,
     };
