@@ -6,7 +6,9 @@ use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use vortex_p2p::session::{Answer, AnswerStep, Ask, ClientEvent, ClientRequest, Incoming, RequestReader};
-use vortex_p2p::wire::{Algorithm, Bounded, Digest, Download, Metadata, PieceKind, PieceLength, TaskId, TrafficType};
+use vortex_p2p::wire::{
+    Algorithm, Bounded, Digest, Download, Metadata, PieceKind, PieceLength, TaskId, TrafficType,
+};
 
 #[derive(Debug, Arbitrary)]
 struct Exchange {
@@ -35,9 +37,14 @@ struct Request {
 enum Lie {
     None,
     /// A byte of the content is another.
-    Content { at: usize, bits: u8 },
+    Content {
+        at: usize,
+        bits: u8,
+    },
     /// The answer ends early.
-    Cut { by: usize },
+    Cut {
+        by: usize,
+    },
     /// Bytes follow the piece.
     Longer(u8),
     /// Another piece.
@@ -79,7 +86,8 @@ impl Request {
     }
 
     fn answer(&self, cuts: &mut impl Iterator<Item = u8>) {
-        let algorithm = [Algorithm::Crc32, Algorithm::Sha256, Algorithm::Sha512][usize::from(self.algorithm) % 3];
+        let algorithm =
+            [Algorithm::Crc32, Algorithm::Sha256, Algorithm::Sha512][usize::from(self.algorithm) % 3];
         let digest = Digest::of(algorithm, &self.content);
         let length = PieceLength::try_from(self.content.len() as u64).expect("inputs are small");
         let text = digest.to_text();

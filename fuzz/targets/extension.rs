@@ -6,7 +6,9 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use vortex_fuzz::Draw;
 use vortex_p2p::session::{ExtensionReply, longest_reply, read_reply};
-use vortex_p2p::wire::extension::{Availability, Capabilities, Description, Extension, ExtensionRequest, Hold};
+use vortex_p2p::wire::extension::{
+    Availability, Capabilities, Description, Extension, ExtensionRequest, Hold,
+};
 use vortex_p2p::wire::{Download, PieceKind, TaskId};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -28,7 +30,9 @@ fuzz_target!(|bytes: &[u8]| {
     };
     if let Ok(Some(reply)) = read_reply(&request, &Bytes::copy_from_slice(bytes)) {
         assert!(bytes.len() <= longest_reply(&request), "no more has to be read than was");
-        if let (ExtensionReply::Range(_, content), ExtensionRequest::Range { length, .. }) = (&reply, &request) {
+        if let (ExtensionReply::Range(_, content), ExtensionRequest::Range { length, .. }) =
+            (&reply, &request)
+        {
             assert!(content.len() <= *length as usize);
         }
     }

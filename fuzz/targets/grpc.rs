@@ -11,8 +11,11 @@ use vortex_p2p::wire::{Algorithm, Digest, Download, PieceKind, PieceLength, Task
 
 fuzz_target!(|bytes: &[u8]| {
     let mut draw = Draw::of(bytes);
-    let download =
-        Download { kind: PieceKind::Piece, task_id: TaskId::from_sha256([7; 32]), number: draw.below(3) as u32 };
+    let download = Download {
+        kind: PieceKind::Piece,
+        task_id: TaskId::from_sha256([7; 32]),
+        number: draw.below(3) as u32,
+    };
     let length = PieceLength::try_from(draw.below(20) as u64).ok().filter(|_| draw.below(2) == 0);
     let ask = Ask { length, lenient: draw.below(2) == 0, ..Ask::new(download) };
     // In a frame of its own, as deployed peers send it, or with whatever frame the bytes make.
@@ -32,7 +35,11 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(Digest::of(*algorithm, content), *digest);
         }
     }
-    assert_eq!(receive(ask, split(&framed).iter().map(|part| &part[..])), whole, "where the bytes are cut is of no account");
+    assert_eq!(
+        receive(ask, split(&framed).iter().map(|part| &part[..])),
+        whole,
+        "where the bytes are cut is of no account"
+    );
 });
 
 type Got = (u32, Option<(Algorithm, Digest)>, Vec<u8>);
