@@ -2,17 +2,20 @@
 
 use bytes::Bytes;
 
-/// Cuts `bytes` into parts of any size, empty ones too. The cuts follow from the bytes, so a corpus of plain bytes, like the
-/// specification's vectors, can be used as it is.
+/// Cuts `bytes` into at most seventeen parts, of any size, empty ones too. The cuts follow from the bytes, so a corpus of plain
+/// bytes, like the specification's vectors, can be used as it is.
+///
+/// No more parts than that: each costs as much as a whole short input does, and inputs of hundreds of parts are few a second.
 pub fn split(bytes: &[u8]) -> Vec<Bytes> {
     let mut draw = Draw::of(bytes);
     let mut rest = Bytes::copy_from_slice(bytes);
     let mut parts = Vec::new();
-    while !rest.is_empty() {
-        // Mostly a few bytes; at times all that is left.
+    for _ in 0..draw.below(17) {
+        // Mostly a few bytes, so that a field is cut, too; at times any part of what is left.
         let most = if draw.below(4) == 0 { rest.len() } else { rest.len().min(7) };
         parts.push(rest.split_to(draw.below(most + 1)));
     }
+    parts.push(rest);
     parts
 }
 
