@@ -101,27 +101,40 @@ impl<'a> Metadata<'a> {
         + limits::MAX_DIGEST_LEN
         + limits::MAX_PARENT_ID_LEN;
 
+    /// Bytes of the value before the digest.
+    const BEFORE_DIGEST: usize = 28;
+    /// Bytes of the value after the parent id.
+    const AFTER_PARENT_ID: usize = 17;
+
     /// Appends the whole packet. At most [`Metadata::MAX_PACKET_LEN`] bytes; allocates nothing beyond what `out` does.
+    #[inline]
     pub fn encode(&self, id: u8, kind: PieceKind, out: &mut impl BufMut) {
         //= VTX-CNT-001
         let (digest, digest_len) = text(self.digest);
         let (parent_id, parent_id_len) = text(self.parent_id);
         let length = limits::MIN_METADATA_LEN + digest_len + parent_id_len;
+        // Fields of fixed length are written together: `out` looks for room at every call.
+        let mut head = [0; limits::HEADER_LEN + Self::BEFORE_DIGEST];
+        let mut front = head.as_mut_slice();
         //= VTX-FRM-004
-        out.put_slice(&Header { id, tag: Tag::Content(kind), length }.encode());
+        front.put_slice(&Header { id, tag: Tag::Content(kind), length }.encode());
         //= VTX-CNT-002
-        out.put_u32(length - 4);
-        out.put_u32(self.number);
-        out.put_u64(self.offset);
-        out.put_u64(u64::from(self.length) + u64::from(planted("length-off-by-one")));
-        out.put_u32(digest_len);
+        front.put_u32(length - 4);
+        front.put_u32(self.number);
+        front.put_u64(self.offset);
+        front.put_u64(u64::from(self.length) + u64::from(planted("length-off-by-one")));
+        front.put_u32(digest_len);
+        let mut tail = [0; Self::AFTER_PARENT_ID];
+        let mut back = tail.as_mut_slice();
+        back.put_u8(self.traffic_type.0);
+        back.put_u64(self.cost);
+        //= VTX-CNT-005
+        back.put_i64(self.created_at);
+        out.put_slice(&head);
         out.put_slice(digest);
         out.put_u32(parent_id_len);
         out.put_slice(parent_id);
-        out.put_u8(self.traffic_type.0);
-        out.put_u64(self.cost);
-        //= VTX-CNT-005
-        out.put_i64(self.created_at);
+        out.put_slice(&tail);
     }
 
     /// Reads a value, in the order of the specification's decoding table.
@@ -196,6 +209,6 @@ impl<'a> Fields<'a> {
         }
         let text = super::text::utf8(bytes).ok_or(DecodeError::NotUtf8 { field })?;
         self.0 = rest;
-        Ok(Bounded::cut(text))
+        Bounded::new(text).map_err(|_| DecodeError::FieldTooLong { field, length, limit: MAX })
     }
 }
