@@ -47,6 +47,8 @@ mod pcap;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod peers;
 #[cfg(feature = "tokio-runtime")]
+mod pipes;
+#[cfg(feature = "tokio-runtime")]
 mod rates;
 mod session;
 mod spec;

@@ -1,68 +1,19 @@
 //! What a server's rates let through, on a network in memory and a clock that jumps: no time passes, and every figure is
 //! the same each time.
 
+use crate::pipes::{Pipe, Pipes};
 use bytes::Bytes;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
 use vortex_p2p::client::{Ask, RequestError, TcpClient};
-use vortex_p2p::runtime::{BoxFuture, SharedRuntime, TokioRuntime};
+use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
 use vortex_p2p::server::{Limit, ServerLimits, ServerSettings, StorageServer};
 use vortex_p2p::session::{Deadlines, Failure};
 use vortex_p2p::store::{MemoryStore, NewTask, TaskKey};
-use vortex_p2p::transport::{ByteStream, Listener};
 use vortex_p2p::wire::{Algorithm, Division, ErrorCode, PieceKind, PieceLength, TaskId};
-
-/// One end of a connection in memory.
-struct Pipe(DuplexStream);
-
-impl ByteStream for Pipe {}
-
-impl AsyncRead for Pipe {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, into)
-    }
-}
-
-impl AsyncWrite for Pipe {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-struct Pipes(mpsc::UnboundedReceiver<DuplexStream>);
-
-const CLIENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
-
-impl Listener for Pipes {
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn ByteStream>, SocketAddr)>> {
-        Box::pin(async {
-            match self.0.recv().await {
-                Some(stream) => Ok((Box::new(Pipe(stream)) as Box<dyn ByteStream>, CLIENT)),
-                None => std::future::pending().await,
-            }
-        })
-    }
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(CLIENT)
-    }
-}
 
 struct World {
     runtime: SharedRuntime,
