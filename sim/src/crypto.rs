@@ -27,10 +27,10 @@ fn draw(buffer: &mut [u8]) -> Result<(), GetRandomFailed> {
     STREAM.with_borrow_mut(|stream| stream.as_mut().map(|rng| rng.fill(buffer))).ok_or(GetRandomFailed)
 }
 
-/// The provider that every simulated peer uses: ring's ciphers and signatures, X25519 with drawn keys.
+/// The provider that every simulated peer uses: the ciphers and signatures of production, X25519 with drawn keys.
 pub fn provider() -> Arc<CryptoProvider> {
-    let ring = rustls::crypto::ring::default_provider();
-    Arc::new(CryptoProvider { secure_random: &Drawn, kx_groups: vec![&DrawnX25519], ..ring })
+    let production = vortex_p2p::transport::tls::provider();
+    Arc::new(CryptoProvider { secure_random: &Drawn, kx_groups: vec![&DrawnX25519], ..production })
 }
 
 /// Notes the secrets of every connection, where notes are taken.

@@ -7,6 +7,7 @@ mod seeded;
 #[cfg(all(feature = "sendfile", target_os = "linux"))]
 mod sendfile;
 mod sessions;
+mod suites;
 mod tcp;
 mod world;
 
