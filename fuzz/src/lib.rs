@@ -1,5 +1,7 @@
 //! What the targets share.
 
+pub mod world;
+
 use bytes::Bytes;
 
 /// Cuts `bytes` into at most seventeen parts, of any size, empty ones too. The cuts follow from the bytes, so a corpus of plain

@@ -6,6 +6,8 @@ mod crash;
 #[cfg(feature = "disk")]
 mod crash_disk;
 #[cfg(feature = "disk")]
+mod damaged;
+#[cfg(feature = "disk")]
 mod files;
 #[cfg(feature = "disk")]
 mod group;

@@ -2,6 +2,9 @@
 //!
 //! A task has a serial number that is used once, in the name of its content file and as the key of its pieces, so that
 //! a task deleted and made anew shares nothing with the one before.
+//!
+//! The file is trusted no further than its checksums: each opening reads all of it and holds every page against the one that
+//! its parent has. A file that anything but redb has changed is refused, with all content left where it is.
 
 use super::device::{Disk, DiskFile, OpenMode};
 use crate::store::{NewTask, ParentId, PieceSet, Provenance, StoreError, TaskKey};
@@ -29,6 +32,9 @@ type PieceRow = (bool, &'static str, &'static str, u64, i64);
 const TASKS: TableDefinition<TaskColumn, TaskRow> = TableDefinition::new("tasks-1");
 /// By serial and piece number.
 const PIECES: TableDefinition<(u64, u32), PieceRow> = TableDefinition::new("pieces-1");
+
+/// Why an index is refused that has changed while it was open.
+const CHANGED: &str = "its bytes were changed while it was in use";
 
 /// Bytes of the index that are kept in memory: the upper levels of the trees and what is in use. Those of 100,000
 /// pieces have about 20 MB in all.
@@ -90,10 +96,39 @@ type Result<T, E = redb::Error> = std::result::Result<T, E>;
 
 pub(super) struct Index {
     disk: Arc<dyn Disk>,
-    /// `None` after a failure of the disk: redb stays unusable from then on, so it is opened again.
-    database: RwLock<Option<Database>>,
+    database: RwLock<State>,
     /// A sync failed: what was written before may be lost though it can still be read.
     sync_failed: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+enum State {
+    Open(Database),
+    /// After a failure of the disk: redb stays unusable from then on, so it is opened again.
+    #[default]
+    Closed,
+    /// It was open when it was found to be others' bytes. Only the next start looks at it again.
+    Changed,
+}
+
+/// Does what redb does, which reads pages again that it has checked when it was opened, and takes their layout for granted:
+/// where they were changed since, it panics. That is not a reason to end the process, which holds other connections: the index is
+/// closed and not used any more. (Where panics abort, nothing is caught here; the bytes on the disk are as they were.)
+fn guarded<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What the job has borrowed is a database that is closed next, and what it would have returned.
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+    caught.unwrap_or_else(|_| Err(redb::Error::Corrupted(CHANGED.into())))
+}
+
+/// Closes the database, if there is one: redb then commits once more, and reads for that.
+fn shut(state: State) {
+    let shut = guarded(|| {
+        drop(state);
+        Ok(())
+    });
+    if let Err(error) = shut {
+        tracing::warn!(%error, "the index of the store was not closed");
+    }
 }
 
 impl Index {
@@ -114,7 +149,9 @@ impl Index {
 
     fn database(&self, file: Arc<dyn DiskFile>) -> Result<Database> {
         let backend = Backend { file, sync_failed: Arc::clone(&self.sync_failed) };
-        Ok(Database::builder().set_cache_size(CACHE_LEN).create_with_backend(backend)?)
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_LEN).set_check_integrity_on_open(true);
+        guarded(|| Ok(builder.create_with_backend(backend)?))
     }
 
     /// Makes an empty index in an empty file.
@@ -155,23 +192,38 @@ impl Index {
     /// Opens the index again after a failure of the disk.
     fn reopen(&self) -> Result<()> {
         let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        if slot.is_none() {
+        if matches!(*slot, State::Closed) {
             self.rescue()?;
-            *slot = Some(self.database(self.disk.open(NAME, OpenMode::Existing)?)?);
+            let file = self.disk.open(NAME, OpenMode::Existing)?;
+            // redb would take it for one to begin with.
+            if file.size()? == 0 {
+                return Err(redb::Error::Corrupted("it is empty".into()));
+            }
+            *slot = State::Open(self.database(file)?);
         }
         Ok(())
+    }
+
+    fn close(&self, why: State) {
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*slot, State::Changed) {
+            shut(std::mem::replace(&mut *slot, why));
+        }
     }
 
     fn with<T>(&self, mut job: impl FnMut(&Database) -> Result<T>) -> Result<T> {
         let mut tries = 0;
         loop {
             let result = match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
-                Some(database) => job(database),
-                None => Err(redb::Error::PreviousIo),
+                State::Open(database) => guarded(|| job(database)),
+                State::Closed => Err(redb::Error::PreviousIo),
+                State::Changed => Err(redb::Error::Corrupted(CHANGED.into())),
             };
             let Err(error) = result else { return result };
-            if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
-                *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+            match &error {
+                redb::Error::Io(_) | redb::Error::PreviousIo => self.close(State::Closed),
+                redb::Error::Corrupted(reason) if reason == CHANGED => self.close(State::Changed),
+                _ => {}
             }
             // The failure was another job's: this one deserves a try of its own.
             if !matches!(error, redb::Error::PreviousIo) || tries == 1 {
@@ -369,6 +421,9 @@ fn failed(error: redb::Error) -> StoreError {
         redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
             StoreError::Corrupt { reason: error.to_string().into() }
         }
+        redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            StoreError::Corrupt { reason: "it ends early".into() }
+        }
         redb::Error::Io(error) => StoreError::io("using the index", error),
         redb::Error::Corrupted(reason) => StoreError::Corrupt { reason: reason.into() },
         redb::Error::PreviousIo => StoreError::Unavailable,
@@ -411,7 +466,7 @@ impl redb::StorageBackend for Backend {
 impl Drop for Index {
     fn drop(&mut self) {
         // Closing syncs. Where that fails, the next process does not know of it.
-        *self.database.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+        shut(std::mem::take(self.database.get_mut().unwrap_or_else(PoisonError::into_inner)));
         if let Err(error) = self.rescue() {
             tracing::warn!(%error, "the index of the store could not be made durable");
         }

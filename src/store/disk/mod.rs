@@ -147,7 +147,8 @@ impl DiskStore {
     /// Opens the store on `disk`, or makes one where there is none, and cleans up what a crash left behind: content
     /// files that the index does not know, and tasks whose content is gone.
     ///
-    /// Reads the tasks, not the pieces; after a crash redb reads the index once.
+    /// Reads all of the index, to hold its pages against their checksums, and none of the content. An index whose bytes are others
+    /// than those that were written is refused, and all content stays.
     ///
     /// # Errors
     /// [`StoreError::Locked`], [`StoreError::Corrupt`], [`StoreError::Full`], [`StoreError::Io`].

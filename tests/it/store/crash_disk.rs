@@ -157,6 +157,16 @@ impl CrashDisk {
         }
     }
 
+    /// Changes a file in any way behind the store's back.
+    pub(crate) fn edit(&self, name: &str, job: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.lock();
+        let inode = state.names[name];
+        let file = state.files.get_mut(&inode).unwrap();
+        job(&mut file.live);
+        file.durable.clone_from(&file.live);
+        file.pending.clear();
+    }
+
     /// The power goes and comes back. Open files and the lock are gone.
     pub(crate) fn cut(&self, cut: Cut, dice: &mut Dice) {
         let mut state = self.lock();
