@@ -1,5 +1,8 @@
 //! What a server does at its limits and deadlines, when its store fails, and while it shuts down.
 
+#[cfg(feature = "metrics")]
+mod met;
+
 use crate::peers::{Served, content};
 use bytes::Bytes;
 use std::sync::Arc;
