@@ -122,7 +122,7 @@ fn same_metadata(ours: &Metadata<'_>, theirs: &PieceMetadata) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2048))]
+    #![proptest_config(super::cases(2048))]
 
     #[test]
     fn what_may_be_sent_is_the_same_to_both(owned in generate::packet()) {
@@ -144,14 +144,20 @@ fn every_reason_comes_up_and_is_in_the_book() {
     let mut runner = TestRunner::deterministic();
     let mut seen: BTreeMap<Reason, u32> = BTreeMap::new();
     let mut agreed = 0;
-    for _ in 0..20_000 {
+    let mut tried = 0;
+    while tried < 20_000 {
+        tried += 1;
         let bytes = generate::nearly().new_tree(&mut runner).unwrap().current();
         match compare(&bytes).unwrap() {
             Some(reason) => *seen.entry(reason).or_default() += 1,
             None => agreed += u32::from(Packet::decode_exact(&bytes).is_ok()),
         }
+        // Interpreted, all of them take hours.
+        if cfg!(miri) && seen.len() == REASONS.len() && agreed > tried / 10 {
+            break;
+        }
     }
-    assert!(agreed > 2000, "only {agreed} packets that both take");
+    assert!(agreed > tried / 10, "only {agreed} packets of {tried} that both take");
     let book = committed::read("book/src/spec/divergences.md");
     for reason in REASONS {
         let count = seen.remove(&reason).unwrap_or_default();

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use vortex_p2p::wire::{DecodeError, Decoder, DigestClaim, Division, Packet, PieceLength, annotate};
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2048))]
+    #![proptest_config(super::cases(2048))]
 
     #[test]
     fn damaged_bytes_never_panic(bytes in generate::nearly()) {

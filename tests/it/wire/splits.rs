@@ -99,7 +99,7 @@ fn by_chunks<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(super::cases(512))]
 
     //= VTX-FRM-009 test
     //= VTX-FRM-014 test
