@@ -6,7 +6,6 @@
 
 mod answer;
 mod error;
-mod gathering;
 #[cfg(feature = "grpc")]
 mod grpc;
 #[cfg(feature = "quic")]

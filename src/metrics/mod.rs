@@ -77,6 +77,11 @@ impl Exposition {
             .gauge("vortex_connections", "Connections that are open.", stats.connections)?
             .gauge("vortex_handshakes", "QUIC handshakes under way.", stats.handshakes)?
             .gauge("vortex_memory_bytes", "Content in memory for answers.", stats.memory)?
+            .gauge(
+                "vortex_windows_bytes",
+                "What QUIC connections may send beyond what is acknowledged, without the least of each.",
+                stats.windows,
+            )?
             .counter("vortex_connections_total", "Connections that were let in.", stats.accepted)?
             .counter(
                 "vortex_errors_sent_total",

@@ -1,6 +1,8 @@
 //! Who is let in, while how much is under way.
 
 use super::stats::{Counters, count};
+#[cfg(feature = "quic")]
+use super::windows::Windows;
 use super::{Limit, ServerLimits, ServerStats};
 use crate::rate::{Flow, RateLimiter};
 use crate::runtime::SharedRuntime;
@@ -21,6 +23,8 @@ pub(super) struct Admission {
     half_open: Arc<AtomicUsize>,
     answers: Arc<AtomicUsize>,
     memory: Memory,
+    #[cfg(feature = "quic")]
+    pub(super) windows: Windows,
     bandwidth: Option<RateLimiter>,
     requests: Option<RateLimiter>,
 }
@@ -117,6 +121,8 @@ impl Admission {
             half_open: Arc::default(),
             answers: Arc::default(),
             memory: Memory::new(limits.memory),
+            #[cfg(feature = "quic")]
+            windows: Windows::new(limits.windows),
             bandwidth: limits.bandwidth.map(|rate| RateLimiter::new(runtime.clone(), rate)),
             requests: limits.requests.map(|rate| RateLimiter::counting(runtime.clone(), rate)),
         }
@@ -129,6 +135,8 @@ impl Admission {
             handshakes: self.half_open() as u64,
             answers: self.answers.load(Ordering::Acquire) as u64,
             memory: self.memory.used(),
+            #[cfg(feature = "quic")]
+            windows: self.windows.taken(),
             ..self.counters.snapshot()
         }
     }

@@ -22,6 +22,10 @@ pub struct ServerLimits {
     pub memory_per_connection: u64,
     /// Bytes of content that all answers hold in memory. What `sendfile` sends is not in memory.
     pub memory: u64,
+    /// Bytes that QUIC connections, all together, may send beyond what is acknowledged and beyond the least that each may in
+    /// any case ([`QuicSettings::least_send_window`](crate::transport::quic::QuicSettings)): what is not acknowledged is in
+    /// memory. Whoever wants more than is left keeps the window that it has.
+    pub windows: u64,
     /// Bytes a second, of all answers together; connections that wait get equal shares. None: as many as there are.
     pub bandwidth: Option<NonZeroU64>,
     /// Requests a second, of all connections together, which take turns. None: as many as come.
@@ -43,6 +47,7 @@ impl Default for ServerLimits {
             answers: 10_000,
             memory_per_connection: 16 << 20,
             memory: 1 << 30,
+            windows: 1 << 30,
             bandwidth: None,
             requests: None,
             least_rate: NonZeroU64::MIN.saturating_add((64 << 10) - 1),
@@ -66,6 +71,8 @@ pub enum Limit {
     Answers,
     /// [`ServerLimits::memory_per_connection`] and [`ServerLimits::memory`].
     Memory,
+    /// [`ServerLimits::windows`].
+    Windows,
     /// [`ServerLimits::bandwidth`].
     Bandwidth,
     /// [`ServerLimits::requests`].
@@ -80,13 +87,14 @@ pub enum Limit {
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::HalfOpen,
         Self::AnswersPerConnection,
         Self::Answers,
         Self::Memory,
+        Self::Windows,
         Self::Bandwidth,
         Self::Requests,
         Self::LeastRate,
@@ -104,6 +112,7 @@ impl Limit {
             Self::AnswersPerConnection => "answers_per_connection",
             Self::Answers => "answers",
             Self::Memory => "memory",
+            Self::Windows => "windows",
             Self::Bandwidth => "bandwidth",
             Self::Requests => "requests",
             Self::LeastRate => "least_rate",
@@ -122,6 +131,7 @@ impl Limit {
             Self::AnswersPerConnection => "too many requests: the limit of this connection is reached",
             Self::Answers => "too many requests: the limit of this server is reached",
             Self::Memory => "too many answers in memory: none became free by the deadline",
+            Self::Windows => "the windows of this server are used up",
             Self::Bandwidth => "the bandwidth of this server is used up",
             Self::Requests => "too many requests a second: no turn came by the deadline",
             Self::LeastRate => "the answer was taken too slowly",
@@ -141,6 +151,7 @@ impl Limit {
             Self::AnswersPerConnection => limits.answers_per_connection as u64,
             Self::Answers => limits.answers as u64,
             Self::Memory => limits.memory,
+            Self::Windows => limits.windows,
             Self::Bandwidth => limits.bandwidth?.get(),
             Self::Requests => limits.requests?.get(),
             Self::LeastRate => limits.least_rate.get(),

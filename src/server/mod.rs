@@ -16,6 +16,8 @@ mod quic;
 mod settings;
 mod stats;
 mod tcp;
+#[cfg(feature = "quic")]
+mod windows;
 
 pub use limits::{Limit, ServerLimits};
 pub use settings::ServerSettings;

@@ -5,6 +5,7 @@ use super::answering::{BrokenOff, Recipient, Sink, request_span};
 use super::extension::Reply;
 use super::lifecycle::Phase;
 use super::stats::count;
+use super::windows::{Sending, Window};
 use super::{Limit, Shared, StorageServer};
 use crate::canary::planted;
 use crate::session::{Incoming, Refusal, RequestReader};
@@ -85,7 +86,7 @@ async fn serve_incoming(
     place: ConnectionPlace,
 ) {
     let half_open = shared.admission.handshake();
-    let answers_early = endpoint.answers_early();
+    let (answers_early, windows) = (endpoint.answers_early(), endpoint.send_windows());
     let connecting = match endpoint.let_in(incoming) {
         Ok(connecting) => connecting,
         Err(error) => return tracing::debug!(%error, "handshake failed"),
@@ -96,6 +97,7 @@ async fn serve_incoming(
             shared: shared.clone(),
             connection,
             place,
+            window: Window::new(windows.clone()),
             closing: watch::Sender::new(false),
             broken: watch::Sender::new(false),
             requests: TaskTracker::new(),
@@ -137,6 +139,7 @@ struct Served {
     shared: Arc<Shared>,
     connection: Connection,
     place: ConnectionPlace,
+    window: Window,
     /// Whether the client has sent Close.
     closing: watch::Sender<bool>,
     /// Whether the answers under way are to be broken off.
@@ -229,6 +232,11 @@ impl Served {
         std::future::pending().await
     }
 
+    /// To be kept until an answer has been sent and acknowledged.
+    fn sending(&self) -> Sending<'_> {
+        self.window.sending(&self.connection, &self.shared.admission)
+    }
+
     /// Waits for the answers under way.
     async fn ended(&self) {
         self.requests.close();
@@ -309,7 +317,8 @@ impl Request {
         //= VTX-QUC-014
         //= VTX-QUC-016
         stop(&mut self.receive, AppCode::NoError);
-        let shared = self.served.shared.clone();
+        let served = self.served.clone();
+        let shared = &served.shared;
         //= VTX-REQ-010
         let mut found = match shared.look_up(id, download).await {
             Ok(found) => found,
@@ -320,10 +329,11 @@ impl Request {
             Err(refusal) => return self.refuse(&refusal).await,
         };
         shared.begun(download.kind);
+        let sending = served.sending();
         let sent = {
-            let broken = self.served.broken.subscribe();
-            let to = Recipient { shared: &shared, place: &self.served.place, kind: download.kind };
-            let mut sink = QuicSink { shared: &shared, send: &mut self.send };
+            let broken = served.broken.subscribe();
+            let to = Recipient { shared, place: &served.place, kind: download.kind };
+            let mut sink = QuicSink { shared, send: &mut self.send, sending: &sending };
             let sent = pin!(found.send(&to, &mut sink));
             match select(sent, pin!(broken.wait_for(|broken| *broken))).await {
                 Either::Left((sent, _)) => sent,
@@ -365,7 +375,8 @@ impl Request {
     async fn send_all(mut self, reply: Reply) {
         let served = self.served.clone();
         let to = Recipient { shared: &served.shared, place: &served.place, kind: reply.kind };
-        let mut sink = QuicSink { shared: &served.shared, send: &mut self.send };
+        let sending = served.sending();
+        let mut sink = QuicSink { shared: &served.shared, send: &mut self.send, sending: &sending };
         match reply.send(&to, &mut sink).await {
             Ok(()) => {
                 finish(&mut self.send);
@@ -400,6 +411,7 @@ impl Request {
 struct QuicSink<'a> {
     shared: &'a Shared,
     send: &'a mut SendStream,
+    sending: &'a Sending<'a>,
 }
 
 impl Sink for QuicSink<'_> {
@@ -412,7 +424,7 @@ impl Sink for QuicSink<'_> {
             //= VTX-LIM-002
             let write = self.shared.runtime.timeout(self.shared.settings.deadlines.progress, write);
             match select(pin!(write), pin!(stopped)).await {
-                Either::Left((Ok(Ok(_)), _)) => {}
+                Either::Left((Ok(Ok(written)), _)) => self.sending.wrote(written.bytes as u64),
                 //= VTX-QUC-025
                 Either::Left((Ok(Err(_)), _)) | Either::Right(_) => return Err(BrokenOff::Gone),
                 Either::Left((Err(_), _)) => return Err(BrokenOff::Late),

@@ -18,6 +18,8 @@ pub struct ServerStats {
     pub answers: u64,
     /// Bytes of content in memory for them.
     pub memory: u64,
+    /// Bytes that the send windows of QUIC connections have beyond the least.
+    pub windows: u64,
     /// By kind of piece.
     pub pieces: BTreeMap<PieceKind, PieceStats>,
     /// How often each limit made somebody wait or was a refusal.

@@ -59,7 +59,5 @@ mod traceability;
 mod transfer;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod transport;
-#[cfg(all(feature = "quic", feature = "tcp"))]
-mod trickle;
 mod vectors;
 mod wire;

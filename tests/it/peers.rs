@@ -38,6 +38,10 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn new(settings: ServerSettings) -> Self {
+        Self::over(QuicSettings::default(), settings).await
+    }
+
+    pub(crate) async fn over(quic_settings: QuicSettings, settings: ServerSettings) -> Self {
         let runtime: SharedRuntime = Arc::new(TokioRuntime);
         let network: Arc<dyn Network> = Arc::new(TokioNetwork::new(SocketSettings::default()));
         let store = MemoryStore::new(runtime.clone());
@@ -45,7 +49,6 @@ impl Served {
         let crypto = Crypto::new(runtime.clone());
         let identity = ServerIdentity::new(Identity::self_signed(&crypto).unwrap());
         let tls = ServerTls::new(&crypto, &identity, &Admission::Anyone).unwrap();
-        let quic_settings = QuicSettings::default();
         let bind =
             |tls| QuicEndpoint::bind(runtime.clone(), network.clone(), LOOPBACK, quic_settings.clone(), tls);
         let serving = bind(Some(&tls)).await.unwrap();

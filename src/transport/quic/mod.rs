@@ -8,6 +8,7 @@ mod dial;
 #[cfg(feature = "qlog")]
 mod qlog;
 mod settings;
+mod window;
 mod world;
 
 pub use code::AppCode;
@@ -15,6 +16,7 @@ pub use dial::{DialError, Dialing, EarlyData, QuicClient};
 #[cfg(feature = "qlog")]
 pub use qlog::{Qlog, QlogWriter};
 pub use settings::{Congestion, DatagramSize, DatagramSizeError, QuicSettings};
+pub(crate) use window::send_window;
 pub use world::QuinnRuntime;
 
 use super::Network;
@@ -23,6 +25,7 @@ use crate::runtime::SharedRuntime;
 use quinn::crypto::rustls::QuicServerConfig;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 #[cfg(feature = "qlog")]
 use std::sync::PoisonError;
@@ -139,6 +142,11 @@ impl QuicEndpoint {
         self.noted.write().unwrap_or_else(PoisonError::into_inner).clone_from(&config);
         self.endpoint.set_server_config(config);
         Ok(())
+    }
+
+    /// Within which the send windows of connections are to be kept; they begin with the least.
+    pub(crate) fn send_windows(&self) -> RangeInclusive<u64> {
+        self.settings.send_windows()
     }
 
     /// Whether a server may answer before the handshake is complete: early data is on, and no client has to show first who

@@ -3,6 +3,7 @@
 use crate::canary::planted;
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::{AckFrequencyConfig, MtuDiscoveryConfig, TransportConfig, VarInt};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,10 +80,16 @@ pub struct QuicSettings {
     ///
     /// 16 MiB (VTX-QUC-009), the same as for one stream: what bounds the memory of a connection is this one.
     pub connection_window: u32,
-    /// Bytes that a connection sends beyond what is acknowledged; it keeps them in memory until they are.
+    /// Bytes that a connection sends at most beyond what is acknowledged; it keeps them in memory until they are.
     ///
-    /// 16 MiB: what the peer's window lets in.
+    /// 16 MiB: what the peer's window lets in. How many they are follows the path, down to
+    /// [`least_send_window`](Self::least_send_window).
     pub send_window: u32,
+    /// Bytes that a connection may send in any case beyond what is acknowledged; never more than
+    /// [`send_window`](Self::send_window).
+    ///
+    /// 2 MiB: what the processor's cache and the socket's buffer of a receiver next door hold, and 160 Mb/s over 100 ms.
+    pub least_send_window: u32,
     /// Bidirectional streams that a server grants at a time. A client grants none, and nobody unidirectional ones.
     ///
     /// 100 (VTX-QUC-020).
@@ -128,6 +135,7 @@ impl Default for QuicSettings {
             stream_window: WINDOW,
             connection_window: WINDOW,
             send_window: WINDOW,
+            least_send_window: 2 << 20,
             //= VTX-QUC-020
             streams: 100,
             congestion: Congestion::Cubic,
@@ -160,6 +168,12 @@ impl QuicSettings {
         transport
     }
 
+    /// The least and the most that a connection sends beyond what is acknowledged, in bytes.
+    pub(super) fn send_windows(&self) -> RangeInclusive<u64> {
+        let most = u64::from(self.send_window);
+        most.min(self.least_send_window.into())..=most
+    }
+
     /// What both sides have in common: no streams are granted.
     fn transport(&self) -> TransportConfig {
         let idle = u32::try_from(self.idle_timeout.as_millis()).unwrap_or(u32::MAX);
@@ -170,7 +184,7 @@ impl QuicSettings {
             .max_idle_timeout((!planted("idle-timeout-off")).then_some(VarInt::from_u32(idle).into()))
             .stream_receive_window(VarInt::from_u32(self.stream_window))
             .receive_window(VarInt::from_u32(self.connection_window))
-            .send_window(u64::from(self.send_window))
+            .send_window(*self.send_windows().start())
             //= VTX-QUC-019
             .max_concurrent_bidi_streams(VarInt::from_u32(0))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -211,6 +225,16 @@ mod tests {
         shows(&settings.client_transport(), &["keep_alive_interval: Some(3s)"]);
         shows(&settings.server_transport(), &common);
         shows(&settings.server_transport(), &["keep_alive_interval: None"]);
+    }
+
+    #[test]
+    fn a_connection_begins_with_the_least_send_window_and_never_has_more_than_the_most() {
+        let settings = QuicSettings::default();
+        shows(&settings.server_transport(), &["send_window: 2097152"]);
+        assert_eq!(settings.send_windows(), 2 << 20..=16 << 20);
+        let small = QuicSettings { send_window: 1 << 20, ..settings };
+        shows(&small.server_transport(), &["send_window: 1048576"]);
+        assert_eq!(small.send_windows(), 1 << 20..=1 << 20);
     }
 
     #[test]

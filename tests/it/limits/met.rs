@@ -13,6 +13,7 @@ use vortex_p2p::metrics::Exposition;
 use vortex_p2p::server::{Limit, ServerLimits, ServerSettings, StorageServer};
 use vortex_p2p::session::Deadlines;
 use vortex_p2p::store::TaskKey;
+use vortex_p2p::transport::quic::QuicSettings;
 use vortex_p2p::wire::PieceKind;
 
 const MIB: u64 = 1 << 20;
@@ -41,6 +42,7 @@ async fn each_limit_is_shown_as_it_is_set() {
         answers: 15,
         memory_per_connection: 1 << 16,
         memory: 17,
+        windows: 23,
         bandwidth: Some(rate(18)),
         requests: Some(rate(19)),
         least_rate: rate(20),
@@ -58,6 +60,7 @@ async fn each_limit_is_shown_as_it_is_set() {
             Limit::AnswersPerConnection => 14,
             Limit::Answers => 15,
             Limit::Memory => 17,
+            Limit::Windows => 23,
             Limit::Bandwidth => 18,
             Limit::Requests => 19,
             Limit::LeastRate => 20,
@@ -88,6 +91,7 @@ fn tight(limit: Limit) -> ServerSettings {
             settings.limits.memory = 1 << 10;
             settings
         }
+        Limit::Windows => limited(|limits| limits.windows = 0),
         // The burst is a tenth of it.
         Limit::Bandwidth => limited(|limits| limits.bandwidth = Some(rate(20 * MIB))),
         Limit::Requests => limited(|limits| limits.requests = Some(rate(10))),
@@ -131,6 +135,10 @@ async fn meet(limit: Limit, served: &mut Served) {
             let mut head = [0; 7];
             second.read_exact(&mut head).await.unwrap();
             assert_eq!((head[1], head[6]), (0xFF, 3));
+        }
+        Limit::Windows => {
+            let key = insert(&served.store, &content(64 << 10)).await;
+            served.quic().await.request(Ask::new(key.piece(0))).await.unwrap().collect().await.unwrap();
         }
         Limit::Bandwidth => {
             let key = insert(&served.store, &content(3 << 20)).await;
@@ -179,7 +187,10 @@ async fn insert(store: &vortex_p2p::store::MemoryStore, whole: &bytes::Bytes) ->
 #[tokio::test]
 async fn each_limit_that_is_met_is_counted_and_no_other() {
     for limit in Limit::ALL {
-        let mut served = Served::new(tight(limit)).await;
+        // Loopback needs no more than the default.
+        let least = if limit == Limit::Windows { 4 << 10 } else { QuicSettings::default().least_send_window };
+        let quic = QuicSettings { least_send_window: least, ..QuicSettings::default() };
+        let mut served = Served::over(quic, tight(limit)).await;
         meet(limit, &mut served).await;
         let told = scrape(&served.server);
         for other in Limit::ALL {
