@@ -6,6 +6,7 @@
 
 mod answer;
 mod error;
+mod gathering;
 #[cfg(feature = "grpc")]
 mod grpc;
 #[cfg(feature = "quic")]

@@ -1,6 +1,7 @@
 //! Requests over a TCP connection: one after another.
 
 use super::answer::Answer;
+use super::gathering::Gathering;
 use super::streamed::{Due, Input, Streamed};
 use super::{RequestError, Waited, random_id};
 use crate::runtime::SharedRuntime;
@@ -19,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 /// Bytes that are read at a time while an answer's packet is to come: it fits whole, whatever follows it.
 const PACKET_READ: usize = 16 << 10;
 /// Bytes that are read at a time while content is to come. Large, so that few system calls and wake-ups are needed.
-const CONTENT_READ: usize = 256 << 10;
+pub(super) const CONTENT_READ: usize = 256 << 10;
 
 /// What becomes of a connection on which another request can follow.
 pub type GiveBack = Box<dyn FnOnce(TcpClient) + Send>;
@@ -29,6 +30,7 @@ pub struct TcpClient {
     stream: Box<dyn ByteStream>,
     runtime: SharedRuntime,
     deadlines: Deadlines,
+    gathering: Gathering,
     used: bool,
 }
 
@@ -36,7 +38,8 @@ impl TcpClient {
     /// Requests over `stream`, which is connected and has no request under way.
     #[must_use]
     pub fn new(stream: Box<dyn ByteStream>, runtime: SharedRuntime, deadlines: Deadlines) -> Self {
-        Self { stream, runtime, deadlines, used: false }
+        let gathering = Gathering::new(runtime.now());
+        Self { stream, runtime, deadlines, gathering, used: false }
     }
 
     /// Whether an answer has come over it. Such a connection may end at the very moment of its next use; a request
@@ -125,6 +128,7 @@ impl TcpInput {
     fn free(&mut self) {
         if let Some((mut client, give_back)) = self.idle.take()
             && self.read.is_empty()
+            && client.gathering.wait_for_anything(&*client.stream).is_ok()
         {
             client.used = true;
             give_back(client);
@@ -143,16 +147,24 @@ impl Input for TcpInput {
             {
                 return Ok(Some(event));
             }
-            let size = request.remaining().map_or(PACKET_READ, |left| CONTENT_READ.min(left as usize));
+            let left = request.remaining().map(|left| left as usize);
+            let size = left.map_or(PACKET_READ, |left| CONTENT_READ.min(left));
+            if let Some(left) = left {
+                client.gathering.wait_for_much(&*client.stream, left).map_err(RequestError::Lost)?;
+            }
             // One read, one owned buffer: what was split off keeps its memory, so a new one is taken when it is full.
             if self.buffer.capacity() < size {
                 self.buffer = BytesMut::with_capacity(CONTENT_READ.max(size));
             }
             let mut room = (&mut client.stream).take(size as u64);
-            match room.read_buf(&mut self.buffer).await {
-                Ok(0) => return Ok(None),
-                Ok(_) => self.read = self.buffer.split().freeze(),
-                Err(error) => return Err(RequestError::Lost(error)),
+            let count = room.read_buf(&mut self.buffer).await.map_err(RequestError::Lost)?;
+            if count == 0 {
+                return Ok(None);
+            }
+            self.read = self.buffer.split().freeze();
+            match left {
+                Some(_) => client.gathering.came(count, client.runtime.now()),
+                None => client.gathering.begin(client.runtime.now()),
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What a session needs of a network.
 
+#[cfg(all(feature = "tcp", target_os = "linux"))]
+mod low_water;
 mod net;
 #[cfg(feature = "quic")]
 pub mod quic;

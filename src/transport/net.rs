@@ -39,4 +39,18 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {
     fn socket(&self) -> Option<&tokio::net::TcpStream> {
         None
     }
+
+    /// Wakes a reader that waits only once `bytes` have arrived, or the stream has ended or failed: one wake-up in place of
+    /// one for each segment. With 1, as at the beginning, whatever arrives wakes it.
+    ///
+    /// It is advice: a stream may wake earlier, and most do nothing about it. A read that is tried takes what there is. Fewer
+    /// bytes than `bytes` wake nobody, however long they lie there, so whoever waits for an amount has to know that so
+    /// much comes, and sets 1 again before the stream is used for anything else.
+    ///
+    /// # Errors
+    /// The socket's; everything is as it was then.
+    fn wake_at(&self, bytes: usize) -> io::Result<()> {
+        let _ = bytes;
+        Ok(())
+    }
 }

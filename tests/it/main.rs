@@ -59,5 +59,7 @@ mod traceability;
 mod transfer;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod transport;
+#[cfg(all(feature = "quic", feature = "tcp"))]
+mod trickle;
 mod vectors;
 mod wire;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 use vortex_p2p::transport::tls::{self, Admission, ClientTls, Identity, Refusal, ServerTls, Trust};
-use vortex_p2p::transport::{Listener, Network, TokioNetwork};
+use vortex_p2p::transport::{ByteStream, Listener, Network, SocketSettings, TokioNetwork};
 
 /// One request and its answer over TLS; what the client and the server are told.
 pub(super) async fn exchange(
@@ -129,4 +129,96 @@ async fn protected_tcp_is_tls_1_3_from_its_first_byte() {
         tls::accept(&serving, stream).await.unwrap()
     };
     tokio::join!(asking, answering);
+}
+
+/// Two ends of a connection.
+async fn pair(network: &TokioNetwork) -> (Box<dyn ByteStream>, Box<dyn ByteStream>) {
+    let mut listener = network.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (connected, accepted) = tokio::join!(network.connect(address), listener.accept());
+    (connected.unwrap(), accepted.unwrap().0)
+}
+
+/// Whether the kernel would wake a reader, by a deadline that is far away where it should.
+#[cfg(target_os = "linux")]
+fn is_readable(stream: &dyn ByteStream, within: u16) -> bool {
+    use nix::poll::{PollFd, PollFlags, poll};
+    use std::os::fd::AsFd;
+    let mut asked = [PollFd::new(stream.socket().unwrap().as_fd(), PollFlags::POLLIN)];
+    poll(&mut asked, within).unwrap() == 1
+}
+
+/// Returns when `bytes` have arrived, whatever is waited for.
+#[cfg(target_os = "linux")]
+async fn arrived(stream: &dyn ByteStream, bytes: usize) {
+    let socket = socket2::SockRef::from(stream.socket().unwrap());
+    let mut buffer = vec![std::mem::MaybeUninit::uninit(); bytes];
+    while socket.peek(&mut buffer).map_or(0, |count| count) < bytes {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn a_reader_is_woken_when_as_much_has_come_as_it_waits_for() {
+    const SECONDS_30: u16 = 30_000;
+    let (reader, mut writer) = pair(&TokioNetwork::default()).await;
+    reader.wake_at(1000).unwrap();
+    writer.write_all(&[7; 999]).await.unwrap();
+    arrived(&*reader, 999).await;
+    assert!(!is_readable(&*reader, 0));
+    writer.write_all(&[7]).await.unwrap();
+    assert!(is_readable(&*reader, SECONDS_30));
+
+    // Less than there is: at once.
+    reader.wake_at(2000).unwrap();
+    assert!(!is_readable(&*reader, 0));
+    reader.wake_at(1).unwrap();
+    assert!(is_readable(&*reader, 0));
+
+    // The end, however little came before.
+    reader.wake_at(2000).unwrap();
+    writer.shutdown().await.unwrap();
+    assert!(is_readable(&*reader, SECONDS_30));
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn whoever_waits_for_more_than_the_kernel_holds_is_woken_when_it_holds_no_more() {
+    let (reader, mut writer) = pair(&TokioNetwork::default()).await;
+    reader.wake_at(usize::MAX).unwrap();
+    let part = vec![7; 64 << 10];
+    let filled = async {
+        loop {
+            writer.write_all(&part).await.unwrap();
+        }
+    };
+    let woken = async {
+        while !is_readable(&*reader, 0) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = filled => {}
+        () = woken => {}
+    }
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn a_stream_that_was_connected_has_the_buffer_that_is_set() {
+    let buffer = |stream: &dyn ByteStream| {
+        socket2::SockRef::from(stream.socket().unwrap()).recv_buffer_size().unwrap()
+    };
+    let with = async |stream_buffer| {
+        let network = TokioNetwork::new(SocketSettings { stream_buffer, ..SocketSettings::default() });
+        let (connected, accepted) = pair(&network).await;
+        (buffer(&*connected), buffer(&*accepted))
+    };
+    let (none, accepted) = with(0).await;
+    let (some, unchanged) = with(1 << 20).await;
+    assert!(some >= 1 << 20 && some > none, "{some} bytes, {none} without");
+    assert_eq!(accepted, unchanged, "for answers, not for requests");
+    // The kernel has its own limit; whoever asks for more gets that.
+    assert!(with(usize::MAX).await.0 >= some);
 }
