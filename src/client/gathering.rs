@@ -87,7 +87,6 @@ impl Gathering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::RefCell;
     use std::pin::Pin;
     use std::sync::Mutex;
     use std::task::{Context, Poll};
@@ -126,46 +125,46 @@ mod tests {
         }
     }
 
-    fn begun() -> (Gathering, RefCell<Instant>) {
+    fn begun() -> (Gathering, Instant) {
         #[allow(clippy::disallowed_methods, reason = "any begin of time will do")]
         let now = Instant::now();
-        (Gathering::new(now), RefCell::new(now))
+        (Gathering::new(now), now)
     }
 
     /// Content that comes in reads of `read` bytes at `rate` bytes a second, all that is left always being plenty; what the
     /// stream was told.
-    fn at_pace(gathering: &mut Gathering, now: &RefCell<Instant>, rate: usize, read: usize) -> Vec<usize> {
+    fn at_pace(gathering: &mut Gathering, now: &mut Instant, rate: usize, read: usize) -> Vec<usize> {
         let told = Told::default();
         for _ in 0..200 {
             gathering.wait_for_much(&told, 1 << 30).unwrap();
-            *now.borrow_mut() += Duration::from_secs_f64(read as f64 / rate as f64);
-            gathering.came(read, *now.borrow());
+            *now += Duration::from_secs_f64(read as f64 / rate as f64);
+            gathering.came(read, *now);
         }
         told.marks.into_inner().unwrap()
     }
 
     #[test]
     fn what_comes_slowly_is_not_waited_for() {
-        let (mut gathering, now) = begun();
+        let (mut gathering, mut now) = begun();
         for (rate, read) in [(1_000, 1), (100_000, 1460), (3_000_000, 1460), (3_000_000, 64 << 10)] {
-            assert_eq!(at_pace(&mut gathering, &now, rate, read), [], "{rate}");
+            assert!(at_pace(&mut gathering, &mut now, rate, read).is_empty(), "{rate}");
         }
     }
 
     #[test]
     fn what_comes_fast_is_waited_for_and_no_longer_than_it_is_fast() {
-        let (mut gathering, now) = begun();
-        assert_eq!(at_pace(&mut gathering, &now, 1 << 30, 64 << 10), [MOST]);
+        let (mut gathering, mut now) = begun();
+        assert_eq!(at_pace(&mut gathering, &mut now, 1 << 30, 64 << 10), [MOST]);
         // What comes within 20 ms.
-        let marks = at_pace(&mut gathering, &now, 5_000_000, 50_000);
+        let marks = at_pace(&mut gathering, &mut now, 5_000_000, 50_000);
         assert!(marks.iter().all(|mark| (99_000..=101_000).contains(mark)) && !marks.is_empty(), "{marks:?}");
-        assert_eq!(at_pace(&mut gathering, &now, 100_000, 1460), [1]);
+        assert_eq!(at_pace(&mut gathering, &mut now, 100_000, 1460), [1]);
     }
 
     #[test]
     fn no_more_is_waited_for_than_is_left() {
-        let (mut gathering, now) = begun();
-        at_pace(&mut gathering, &now, 1 << 30, 64 << 10);
+        let (mut gathering, mut now) = begun();
+        at_pace(&mut gathering, &mut now, 1 << 30, 64 << 10);
         let told = Told::default();
         for left in [MOST + 1, MOST, MOST - 1, LEAST, LEAST - 1, 1] {
             gathering.wait_for_much(&told, left).unwrap();
@@ -177,19 +176,21 @@ mod tests {
         assert_eq!(told.marks.lock().unwrap()[3..], [MOST, 1]);
     }
 
-    /// A burst, and the pause before it, are one pace together.
     #[test]
     fn the_pause_before_content_is_not_its_pace() {
-        let (mut gathering, now) = begun();
-        *now.borrow_mut() += Duration::from_secs(9);
-        gathering.begin(*now.borrow());
-        assert_eq!(at_pace(&mut gathering, &now, 1 << 30, MOST), [MOST]);
+        let (mut gathering, mut now) = begun();
+        now += Duration::from_secs(9);
+        gathering.begin(now);
+        gathering.came(MOST, now + Duration::from_millis(1));
+        let told = Told::default();
+        gathering.wait_for_much(&told, MOST).unwrap();
+        assert_eq!(*told.marks.lock().unwrap(), [MOST]);
     }
 
     #[test]
     fn a_stream_that_takes_no_mark_is_read_as_ever_and_one_that_keeps_it_is_not() {
-        let (mut gathering, now) = begun();
-        at_pace(&mut gathering, &now, 1 << 30, MOST);
+        let (mut gathering, mut now) = begun();
+        at_pace(&mut gathering, &mut now, 1 << 30, MOST);
         let refuses = Told { refuses: true, ..Told::default() };
         assert!(gathering.wait_for_much(&refuses, LEAST).is_err(), "it would wait for more than comes");
         assert!(gathering.wait_for_anything(&refuses).is_err());

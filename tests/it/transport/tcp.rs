@@ -153,7 +153,7 @@ fn is_readable(stream: &dyn ByteStream, within: u16) -> bool {
 async fn arrived(stream: &dyn ByteStream, bytes: usize) {
     let socket = socket2::SockRef::from(stream.socket().unwrap());
     let mut buffer = vec![std::mem::MaybeUninit::uninit(); bytes];
-    while socket.peek(&mut buffer).map_or(0, |count| count) < bytes {
+    while socket.peek(&mut buffer).unwrap_or(0) < bytes {
         tokio::task::yield_now().await;
     }
 }
