@@ -265,7 +265,8 @@ pub struct Collected {
 /// Every method may be called from any number of tasks at once.
 pub trait PieceStore: Send + Sync + fmt::Debug + 'static {
     /// Makes a task known, without pieces. For one that is known already, with the same division and no other digest,
-    /// it changes nothing but to add a digest that was not known before.
+    /// it changes nothing but to add a digest that was not known before. The length may be what a peer says: neither memory nor
+    /// disk is reserved for it.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the task is known with another division or digest; [`StoreError::Full`],

@@ -11,6 +11,7 @@
 
 mod attacks;
 mod clients;
+mod declared;
 mod endurance;
 mod liar;
 mod replay;

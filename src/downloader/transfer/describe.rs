@@ -7,6 +7,10 @@ use crate::store::{NewTask, TaskKey};
 use crate::wire::extension::ExtensionRequest;
 use crate::wire::{Digest, Division, DivisionError, PieceLength};
 
+/// Pieces that a peer may say a task has. Memory and time grow with them, a few bits and a look for each, before the first one
+/// has come; a file of 4 TiB in pieces of 4 MiB has as many. Who knows of a longer one says so beforehand.
+pub const MAX_DESCRIBED_PIECES: u64 = 1 << 20;
+
 /// Nobody could say what the task is like.
 #[derive(Debug, thiserror::Error)]
 pub enum DescribeError {
@@ -25,6 +29,16 @@ pub enum DescribeError {
         peer: Peer,
         /// What can't be.
         error: DivisionError,
+    },
+    /// More pieces than anybody is believed to have.
+    #[error(
+        "{peer}: a task of {pieces} pieces, expected at most {MAX_DESCRIBED_PIECES} where only a peer says so"
+    )]
+    TooManyPieces {
+        /// Which peer.
+        peer: Peer,
+        /// How many there are said to be.
+        pieces: u64,
     },
     /// Two pieces do not belong to one task.
     #[error("{peer}: pieces of different tasks: piece 0 has {first} bytes, piece {number} has {length}")]
@@ -46,7 +60,7 @@ impl DescribeError {
     pub fn download_error(&self) -> Option<&DownloadError> {
         match self {
             Self::Peer { error, .. } => Some(error),
-            Self::Division { .. } | Self::Lengths { .. } => None,
+            Self::Division { .. } | Self::TooManyPieces { .. } | Self::Lengths { .. } => None,
         }
     }
 }
@@ -54,7 +68,7 @@ impl DescribeError {
 /// Asks `peer` what the task is like; `None` when it does not know the extension for that.
 ///
 /// # Errors
-/// [`DescribeError::Peer`]: also when it does not have the task.
+/// [`DescribeError::Peer`]: also when it does not have the task; [`DescribeError::TooManyPieces`].
 pub async fn describe(
     downloaders: &DownloaderFactory,
     peer: Peer,
@@ -65,10 +79,18 @@ pub async fn describe(
     let request = ExtensionRequest::Description { kind: key.kind, task_id: key.id };
     match downloader.extension(peer.address, request).await.map_err(failed)? {
         Some(ExtensionReply::Description(description)) => {
+            believable(peer, description.division.pieces())?;
             Ok(Some(NewTask { key, division: description.division, digest: description.digest }))
         }
         _ => Ok(None),
     }
+}
+
+fn believable(peer: Peer, pieces: u64) -> Result<(), DescribeError> {
+    if pieces > MAX_DESCRIBED_PIECES {
+        return Err(DescribeError::TooManyPieces { peer, pieces });
+    }
+    Ok(())
 }
 
 /// Finds out what the task is like by asking `peer` for pieces, as deployed peers offer nothing else: the first one has
@@ -140,7 +162,9 @@ impl Probe<'_> {
     /// The last piece that is there, given that piece 0 is.
     async fn last(&self) -> Result<u32, DescribeError> {
         let (mut here, mut missing) = (0u64, 1u64);
-        while missing <= u32::MAX.into() && self.has(missing).await? {
+        while self.has(missing).await? {
+            // The piece that it has is one more than its number.
+            believable(self.peer, missing + 1)?;
             here = missing;
             missing *= 2;
         }

@@ -11,7 +11,7 @@ mod plan;
 mod running;
 mod watching;
 
-pub use describe::{DescribeError, describe, probe};
+pub use describe::{DescribeError, MAX_DESCRIBED_PIECES, describe, probe};
 pub use event::{Event, PeerReport, Report, TransferError, Verdict};
 pub use plan::{PeerIndex, PlanSettings};
 

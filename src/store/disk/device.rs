@@ -55,6 +55,14 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Bytes that there is room for; `None` where that can't be told. Nothing says that others leave it.
+    ///
+    /// # Errors
+    /// Whatever the disk fails with.
+    fn free(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// The names of all files, in any order.
     ///
     /// # Errors

@@ -3,8 +3,8 @@
 //! While a buffer is hashed, by the piece and as a whole, the next one is read and written. The task id is known at the
 //! end only; content files are named by serial, so none has to be renamed then.
 
-use super::Inner;
 use super::device::DiskFile;
+use super::{Inner, Room};
 use crate::runtime::SharedRuntime;
 use crate::store::{NewTask, StoreError, Task, TaskKey};
 use crate::wire::{Algorithm, Digest, Division, DivisionError, Hasher, PieceKind, PieceLength, TaskId};
@@ -113,7 +113,7 @@ pub(super) async fn reader(
         return Err(ImportError::TooManyPieces { pieces });
     }
     let serial = store.next_serial();
-    let made = store.blocking(move |inner| inner.make_content(serial, length)).await?;
+    let made = store.blocking(move |inner| inner.make_content(serial, length, Room::Reserved)).await?;
     let staged = Staged { store: Arc::clone(store), serial, kept: false };
     let pass = Pass { source, target: Arc::clone(&made), offset: 0, length };
     let hashes = hash_all(&store.runtime, pass, Hashes::new(division, options.algorithm)).await?;

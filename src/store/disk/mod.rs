@@ -64,6 +64,16 @@ struct Inner {
     _lock: DiskLock,
 }
 
+/// When a content file takes its room on the disk.
+#[derive(Debug, Clone, Copy)]
+enum Room {
+    /// At once: its length is that of a file that is there.
+    Reserved,
+    /// With the bytes that arrive. The length is what somebody said; whether there would be room for it is looked at, so that an
+    /// honest one is not begun in vain, and none of it is taken.
+    AsItComes,
+}
+
 /// A task. Whoever reads or writes it holds a reference, and by their number collection knows.
 #[derive(Debug)]
 struct Entry {
@@ -292,7 +302,7 @@ impl Inner {
             }
             let serial = self.next_serial();
             let length = new.division.length();
-            self.blocking(move |inner| inner.make_content(serial, length)).await?;
+            self.blocking(move |inner| inner.make_content(serial, length, Room::AsItComes)).await?;
             // The file is durable. Where another has created the task meanwhile, the queue removes it again.
             if let Some(task) = self.enter(new, serial, Arc::default()).await? {
                 return Ok(task);
@@ -322,10 +332,16 @@ impl Inner {
         Ok(matches!(found, Found::Yes { .. }).then(|| entry.task()))
     }
 
-    /// Makes a content file, durable, with all the room that it will need.
-    fn make_content(&self, serial: u64, length: u64) -> Result<Arc<dyn DiskFile>, StoreError> {
+    /// Makes a content file, durable, with the length that it will have.
+    fn make_content(&self, serial: u64, length: u64, room: Room) -> Result<Arc<dyn DiskFile>, StoreError> {
         let made = self.disk.open(&content_name(serial), OpenMode::New).and_then(|file| {
-            file.allocate(length)?;
+            match room {
+                Room::Reserved => file.allocate(length)?,
+                Room::AsItComes if self.disk.free()?.is_some_and(|free| free < length) => {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                Room::AsItComes => file.set_len(length)?,
+            }
             file.sync()?;
             self.disk.sync_names()?;
             Ok(file)

@@ -65,6 +65,11 @@ impl Disk for OsDisk {
         target.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
     }
 
+    fn free(&self) -> io::Result<Option<u64>> {
+        let room = rustix::fs::fstatvfs(&self.directory)?;
+        Ok(Some(room.f_bavail.saturating_mul(room.f_frsize)))
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {

@@ -354,6 +354,37 @@ fn a_damaged_piece_is_not_given_away() {
     assert_eq!(ready(store.task(task.key)).unwrap().unwrap().held, 2, "the others are kept");
 }
 
+/// Bytes of the disk that the content of the first task has.
+fn blocks(directory: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(first_content(directory)).unwrap().blocks() * 512
+}
+
+#[test]
+fn a_length_that_somebody_says_takes_no_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(OsDisk::open(directory.path()).unwrap());
+    // More than there is room for: it would be begun in vain.
+    let error = ready(store.create(new_task(2, 1 << 60, 1 << 30))).unwrap_err();
+    assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+    let content =
+        |entry: io::Result<std::fs::DirEntry>| entry.unwrap().path().extension() == Some("content".as_ref());
+    assert_eq!(
+        std::fs::read_dir(directory.path()).unwrap().filter_map(|it| content(it).then_some(())).count(),
+        0
+    );
+    let task = new_task(1, 1 << 30, MIB as u64);
+    ready(store.create(task)).unwrap();
+    assert_eq!(std::fs::metadata(first_content(directory.path())).unwrap().len(), 1 << 30);
+    assert!(blocks(directory.path()) < 64 << 10, "{}", blocks(directory.path()));
+    let piece = bytes(MIB, 3);
+    let mut writer = ready(store.writer(task.key.piece(700))).unwrap();
+    ready(writer.write(piece.clone())).unwrap();
+    ready(writer.commit(provenance(&piece))).unwrap();
+    let taken = blocks(directory.path());
+    assert!(taken < 2 * MIB as u64, "{taken}");
+}
+
 #[test]
 fn pieces_that_are_right_do_not_make_the_whole_right() {
     let directory = tempfile::tempdir().unwrap();
