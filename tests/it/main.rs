@@ -41,6 +41,8 @@ mod kill;
 mod limits;
 mod manual;
 #[cfg(feature = "cli")]
+mod names;
+#[cfg(feature = "cli")]
 mod operations;
 #[cfg(feature = "cli")]
 mod pcap;

@@ -4,6 +4,7 @@ use serde::Serialize;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use vortex_p2p::wire::Escaped;
 
 /// The exit codes: scripts rely on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +101,11 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// A path as it may be shown: whoever gave it its name may have put anything into it.
+pub(crate) fn shown(path: &Path) -> String {
+    Escaped(&path.display().to_string()).to_string()
+}
+
 /// A command that failed: why, and what to do about it.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -121,12 +127,12 @@ impl Failure {
     /// The operating system failed on a file.
     pub(crate) fn file(path: &Path, error: &io::Error) -> Self {
         let exit = if error.kind() == io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Disk };
-        Self::new(exit, format!("{}: {error}", path.display()))
+        Self::new(exit, format!("{}: {error}", shown(path)))
     }
 
     /// Says which file the failure is about.
     pub(crate) fn context(mut self, path: &Path) -> Self {
-        self.message = format!("{}: {}", path.display(), self.message);
+        self.message = format!("{}: {}", shown(path), self.message);
         self
     }
 
@@ -153,7 +159,12 @@ impl Failure {
             let event = Event { event: "error", code: self.exit.name(), message: &self.message, hint };
             let _ = writeln!(io::stdout(), "{}", serde_json::to_string(&event).unwrap_or_default());
         } else {
-            let _ = writeln!(io::stderr(), "error: {}", self.message);
+            // What is quoted in it came from wherever it came from. Its line breaks are its own.
+            let mut before = "error: ";
+            for line in self.message.lines() {
+                let _ = writeln!(io::stderr(), "{before}{}", Escaped(line));
+                before = "";
+            }
             if let Some(hint) = hint {
                 let _ = writeln!(io::stderr(), "hint: {hint}");
             }

@@ -24,10 +24,29 @@ pub(crate) fn write(path: &Path, content: &[u8], readers: Readers) -> io::Result
         Readers::Everyone => 0o666,
         Readers::Owner => 0o600,
     };
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&unfinished)?;
+    replaceable(&path)?;
+    // Nobody who may write here is to choose what is written over.
+    let here = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(mode).custom_flags(here);
+    let mut file = options.open(&unfinished)?;
     file.write_all(content)?;
     file.sync_all()?;
     rename(&unfinished, &path)
+}
+
+/// Whether a new file may take the name: nothing has it, or a file has. A device, a pipe or a link would not be written to, but
+/// be gone: `/dev/null` as well as `/dev/stdout`.
+pub(crate) fn replaceable(path: &Path) -> io::Result<()> {
+    let kind = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(found) if found.is_file() => return Ok(()),
+        Ok(found) if found.is_dir() => "a directory",
+        Ok(found) if found.is_symlink() => "a symbolic link",
+        Ok(_) => "a device, a pipe or a socket",
+    };
+    Err(io::Error::other(format!("is {kind}: expected a file, or nothing")))
 }
 
 /// Gives a durable file its name, durably.

@@ -6,7 +6,7 @@ mod range;
 use self::failed::{describe_failed, explain, export_failed};
 use self::range::{ByteRange, Parts, covering, part};
 use crate::cli::Output;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, shown};
 use crate::files;
 use crate::import;
 use crate::progress::{Line, PeerShare, Progress, WayShare, shares, size};
@@ -35,7 +35,7 @@ use vortex_p2p::store::{Manifest, NewTask, PieceStore as _, TaskKey};
 use vortex_p2p::ticket::Ticket;
 use vortex_p2p::transport::quic::{AppCode, QuicEndpoint, QuicSettings};
 use vortex_p2p::transport::tls::{ClientTls, Trust};
-use vortex_p2p::wire::{Digest, Division, PieceKind, PieceLength};
+use vortex_p2p::wire::{Digest, Division, Escaped, PieceKind, PieceLength};
 
 /// Fetch a task from peers into a file
 ///
@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     /// auto://HOST, or several of one peer joined by +, such as quic://HOST:4006+tcp://HOST:4005, is asked over whichever of them works best.
     #[arg(long = "peer", value_name = "URL", env = "VORTEX_PEERS", value_delimiter = ',')]
     peers: Vec<String>,
-    /// Where the file goes
+    /// Where the file goes: a file that is there is replaced once this one is whole
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// How many pieces the task has, where no manifest says so
@@ -297,7 +297,7 @@ async fn wanted(arguments: &Arguments) -> Result<Wanted, Failure> {
         }
         Err(vortex_p2p::ticket::TicketError::NotATicket) => {
             let id = arguments.what.parse().map_err(|error: vortex_p2p::wire::BadTaskId| {
-                Failure::new(Exit::Usage, format!("{}: {error}", arguments.what)).hint(
+                Failure::new(Exit::Usage, format!("{}: {error}", Escaped(&arguments.what))).hint(
                     "name a task id, a manifest file that is there, or the ticket that `vortex serve` prints",
                 )
             })?;
@@ -466,6 +466,8 @@ impl Staging {
         let name = output.file_name().ok_or_else(|| {
             Failure::new(Exit::Usage, format!("{}: expected the name of a file", output.display()))
         })?;
+        files::replaceable(output)
+            .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", shown(output))))?;
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
         hidden.push(".vortex");
@@ -536,7 +538,7 @@ fn done(progress: &Progress, report: &Report, ways: &[WayShare], sha256: String,
     let rate = if seconds > 0.0 { (fetched as f64 / seconds) as u64 } else { fetched };
     progress.say(&format!(
         "{}: {} in {seconds:.2} s, {} a second, every piece verified\n{}{}{sha256}",
-        output.display(),
+        shown(output),
         size(report.bytes),
         size(rate),
         shares(&report.peers),

@@ -3,7 +3,7 @@
 use super::device::{Disk, DiskFile, DiskLock, OpenMode};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,6 +30,11 @@ impl OsDisk {
     }
 }
 
+/// A link is not followed: none in the directory is the store's, and whoever may write there would choose what is written to.
+fn here() -> i32 {
+    rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()
+}
+
 /// Creates a directory and what is missing above it, so that a power cut does not take it away again.
 fn create_durably(path: &Path) -> io::Result<()> {
     if path.is_dir() {
@@ -47,7 +52,7 @@ fn create_durably(path: &Path) -> io::Result<()> {
 impl Disk for OsDisk {
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(mode == OpenMode::New);
+        options.read(true).write(true).create_new(mode == OpenMode::New).custom_flags(here());
         Ok(Arc::new(OsFile(Arc::new(options.open(self.path.join(name))?))))
     }
 
@@ -89,7 +94,8 @@ impl Disk for OsDisk {
 
     fn lock(&self) -> io::Result<Option<DiskLock>> {
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).open(self.path.join(LOCK))?;
+        let options = options.write(true).create(true).truncate(false).custom_flags(here());
+        let file = options.open(self.path.join(LOCK))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Box::new(file))),
             Err(TryLockError::WouldBlock) => Ok(None),

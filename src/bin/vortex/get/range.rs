@@ -112,7 +112,12 @@ pub(super) async fn part(
     output: &Path,
 ) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::file(output, &error);
-    let mut file = File::create(output).map_err(failed)?;
+    // What an earlier process left there, or whatever somebody else put there: it is not written to.
+    match std::fs::remove_file(output) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let mut file = File::create_new(output).map_err(failed)?;
     for number in covering(task, range)? {
         if let Some((_, bytes)) = parts.0.get(&number) {
             file.write_all(bytes).map_err(failed)?;
