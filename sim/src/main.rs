@@ -7,6 +7,7 @@ use replay::{Look, One};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 use vortex_sim::canaries::{self, Caught, Hunt};
 use vortex_sim::faults::{Fault, Level, Swarm};
 use vortex_sim::report;
@@ -90,6 +91,21 @@ enum Action {
         #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
         seeds: u64,
     },
+    /// Measure how swarms of peers get a file, beside the least time that their uplinks allow, and print the book's table.
+    Swarm {
+        /// Sizes of swarms, without the seed; a thousand take minutes and some GB.
+        #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "8,32,100,1000", value_parser = clap::value_parser!(u32).range(8..=4_000))]
+        leechers: Vec<u32>,
+        /// Milliseconds that an uplink may keep packets waiting.
+        #[arg(long, value_name = "MS,…", value_delimiter = ',', default_value = "20,200", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        queue: Vec<u64>,
+        /// Seeds for each value, which is their median.
+        #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+        seeds: u64,
+        /// Runs at the same time [default: one for each core].
+        #[arg(long, value_name = "N")]
+        jobs: Option<usize>,
+    },
     /// Write the tables and pictures of the book about runs that were made.
     Report {
         /// What `run --json` printed, of as many processes as there were.
@@ -151,6 +167,13 @@ fn main() -> ExitCode {
         Action::Canaries { names, seeds } => canaries(&names, seeds),
         Action::Research { out, seeds } => {
             research::write(&out, seeds, cores()).map(|()| true).map_err(io::Error::other)
+        }
+        Action::Swarm { leechers, queue, seeds, jobs } => {
+            let queues: Vec<Duration> = queue.into_iter().map(Duration::from_millis).collect();
+            research::swarms(&leechers, &queues, seeds, jobs.unwrap_or_else(cores))
+                .map_err(io::Error::other)
+                .and_then(|table| io::stdout().write_all(table.as_bytes()))
+                .map(|()| true)
         }
         Action::Report { files, out } => report::write(&files, &out).map(|()| true).map_err(io::Error::other),
         Action::List => list(),

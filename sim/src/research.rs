@@ -7,6 +7,7 @@ use crate::net::{Bandwidth, Conditions};
 use crate::plot::{self, Panel, Series, row};
 use crate::scenario::Violation;
 use crate::scenario::research::{FILE, Fetch, First, file_time, first_byte_time};
+use crate::scenario::swarm;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -101,6 +102,57 @@ pub fn write(folder: &Path, seeds: u64, threads: usize) -> Result<(), Violation>
     Ok(())
 }
 
+/// How long swarms of so many leechers take for a file, beside the least time that their uplinks allow, as a table; with uplinks
+/// that keep packets waiting for up to each of `queues`. Each value is the median of `seeds` runs, and in brackets the least and
+/// the greatest of them.
+///
+/// # Errors
+/// A run that failed.
+pub fn swarms(
+    leechers: &[u32],
+    queues: &[Duration],
+    seeds: u64,
+    threads: usize,
+) -> Result<String, Violation> {
+    let mut table = String::new();
+    let columns = [
+        "queue, ms",
+        "least, s",
+        "seed alone, s",
+        "first has it, s",
+        "half have it, s",
+        "all have it, s",
+        "times the least",
+        "sent by the seed, times",
+    ];
+    row(&mut table, "leechers", columns)?;
+    row(&mut table, "--:", columns.map(|_| "--:"))?;
+    for (count, queue) in leechers.iter().flat_map(|count| queues.iter().map(move |queue| (*count, *queue))) {
+        let races = on_threads(threads, seeds, |seed| swarm::measure(count, queue, seed))?;
+        let Some(any) = races.first() else { continue };
+        let spread = |value: &dyn Fn(&swarm::Race) -> f64| {
+            let mut values: Vec<f64> = races.iter().map(value).collect();
+            values.sort_by(f64::total_cmp);
+            let at = |index: usize| values.get(index).copied().unwrap_or_default();
+            format!("{:.2} ({:.2}–{:.2})", at(values.len() / 2), at(0), at(values.len() - 1))
+        };
+        let at = |race: &swarm::Race, index: usize| race.took.get(index).map_or(0.0, Duration::as_secs_f64);
+        let last = |race: &swarm::Race| at(race, race.took.len().saturating_sub(1));
+        let cells = [
+            queue.as_millis().to_string(),
+            format!("{:.2}", any.least.as_secs_f64()),
+            format!("{:.1}", any.alone.as_secs_f64()),
+            spread(&|race| at(race, 0)),
+            spread(&|race| at(race, race.took.len().div_ceil(2).saturating_sub(1))),
+            spread(&last),
+            spread(&|race| last(race) / race.least.as_secs_f64()),
+            spread(&swarm::Race::copies),
+        ];
+        row(&mut table, &count.to_string(), cells)?;
+    }
+    Ok(table)
+}
+
 /// The median of each path and way: rates, then round trips, then losses, then ways.
 fn files(seeds: u64, threads: usize) -> Result<Vec<f64>, Violation> {
     let mut cells = Vec::new();
@@ -114,7 +166,7 @@ fn files(seeds: u64, threads: usize) -> Result<Vec<f64>, Violation> {
     let all = cells.len() as u64 * seeds;
     let times = on_threads(threads, all, |run| {
         let (fetch, path) = cells.get((run / seeds) as usize).ok_or("no such cell")?;
-        file_time(*fetch, *path, run % seeds)
+        file_time(*fetch, *path, run % seeds).map(|took| took.as_secs_f64())
     })?;
     let median = |times: &[f64]| {
         let mut times = times.to_vec();
@@ -129,17 +181,17 @@ fn sorted(
     runs: u64,
     measure: impl Fn(u64) -> Result<Duration, Violation> + Sync,
 ) -> Result<Vec<f64>, Violation> {
-    let mut times = on_threads(threads, runs, measure)?;
+    let mut times = on_threads(threads, runs, |seed| measure(seed).map(|took| took.as_secs_f64()))?;
     times.sort_by(f64::total_cmp);
     Ok(times)
 }
 
-/// Seconds of each run, in the order of runs.
-fn on_threads(
+/// What was measured in each run, in the order of runs.
+fn on_threads<T: Send>(
     threads: usize,
     runs: u64,
-    measure: impl Fn(u64) -> Result<Duration, Violation> + Sync,
-) -> Result<Vec<f64>, Violation> {
+    measure: impl Fn(u64) -> Result<T, Violation> + Sync,
+) -> Result<Vec<T>, Violation> {
     let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
         loop {
@@ -147,8 +199,8 @@ fn on_threads(
             if run >= runs {
                 return;
             }
-            let took = measure(run);
-            crate::faults::lock(&results).push((run, took));
+            let measured = measure(run);
+            crate::faults::lock(&results).push((run, measured));
         }
     };
     std::thread::scope(|scope| {
@@ -158,5 +210,5 @@ fn on_threads(
     });
     let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     results.sort_by_key(|(run, _)| *run);
-    results.into_iter().map(|(_, took)| Ok(took?.as_secs_f64())).collect()
+    results.into_iter().map(|(_, measured)| measured).collect()
 }

@@ -15,7 +15,7 @@ pub(crate) mod research;
 mod resume;
 mod shutdown;
 mod suites;
-mod swarm;
+pub(crate) mod swarm;
 mod tap;
 mod transfer;
 

@@ -7,11 +7,12 @@
 use super::peers::{self, File};
 use super::{Outcome, Scenario, Violation};
 use crate::ensure;
-use crate::faults::Fault;
+use crate::faults::{Fault, lock};
 use crate::host::Host;
 use crate::net::{Bandwidth, Conditions};
-use crate::world::Sim;
-use std::sync::Arc;
+use crate::trace::Keep;
+use crate::world::{self, Sim, World};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use vortex_p2p::downloader::transfer::{PlanSettings, Transfer};
@@ -42,7 +43,22 @@ impl Scenario for Swarm {
     }
 
     fn run(&self, sim: Sim) -> BoxFuture<'static, Outcome> {
-        Box::pin(run(sim, self.leechers))
+        let leechers = self.leechers;
+        Box::pin(async move {
+            let race = race(&sim, leechers, QUEUE).await?;
+            let Race { least, alone, from_seed, from_leechers, .. } = race;
+            let took = race.took.last().copied().unwrap_or_default();
+            ensure!(
+                took <= least * MOST,
+                "{took:?} for all; the seed alone would take {alone:?}, the bound is {least:?}"
+            );
+            ensure!(
+                from_seed < from_leechers,
+                "{from_seed} bytes came from the seed, {from_leechers} from others"
+            );
+            sim.ledger().noticed(1, &[Fault::Queue]);
+            Ok(())
+        })
     }
 }
 
@@ -56,17 +72,77 @@ const PIECES: u64 = 32;
 const MOST: u32 = 5;
 /// Megabits a second of each uplink.
 const RATE: u64 = 20;
+/// How long an uplink may keep packets waiting, as home routers do.
+const QUEUE: Duration = Duration::from_millis(200);
 
-async fn run(sim: Sim, leechers: u32) -> Outcome {
+/// How a swarm got its file.
+#[derive(Debug, Clone)]
+pub(crate) struct Race {
+    /// When each leecher had it, from the moment on that all were there; the first one first.
+    pub(crate) took: Vec<Duration>,
+    /// The least time that the uplinks allow.
+    pub(crate) least: Duration,
+    /// The time that the seed's uplink would need for everybody.
+    pub(crate) alone: Duration,
+    /// Bytes of content that came from the seed.
+    pub(crate) from_seed: u64,
+    /// Bytes of content that came from leechers.
+    pub(crate) from_leechers: u64,
+}
+
+impl Race {
+    /// How many times the seed sent the file.
+    pub(crate) fn copies(&self) -> f64 {
+        self.from_seed as f64 / (PIECES * PIECE_LENGTH) as f64
+    }
+}
+
+/// What is measured for a table.
+struct Measurement {
+    leechers: u32,
+    queue: Duration,
+    race: Arc<Mutex<Option<Race>>>,
+}
+
+impl Scenario for Measurement {
+    fn name(&self) -> &'static str {
+        "swarm"
+    }
+
+    fn about(&self) -> &'static str {
+        "one measurement"
+    }
+
+    fn run(&self, sim: Sim) -> BoxFuture<'static, Outcome> {
+        let (leechers, queue, race) = (self.leechers, self.queue, self.race.clone());
+        Box::pin(async move {
+            *lock(&race) = Some(self::race(&sim, leechers, queue).await?);
+            Ok(())
+        })
+    }
+}
+
+/// How `leechers` get the file where uplinks keep packets waiting for up to `queue`.
+pub(crate) fn measure(leechers: u32, queue: Duration, seed: u64) -> Result<Race, Violation> {
+    let race = Arc::new(Mutex::new(None));
+    // A scenario is static; a few of them are nothing.
+    let scenario = Box::leak(Box::new(Measurement { leechers, queue, race: race.clone() }));
+    // The clock of madsim is exact, and idle hosts cost nothing there.
+    let world = if cfg!(madsim) { World::Madsim } else { World::Turmoil };
+    world::run(world, scenario, seed, Keep::Digest).outcome?;
+    let race = lock(&race).take();
+    race.ok_or_else(|| "nothing was measured".into())
+}
+
+async fn race(sim: &Sim, leechers: u32, queue: Duration) -> Result<Race, Violation> {
     let mut rng = sim.rng("swarm");
     sim.net().set_default(Conditions::latency(Duration::from_millis(5)));
     let file = File::draw(&mut rng, (PIECES * PIECE_LENGTH) as usize, PIECE_LENGTH)?;
-    let uplink = Bandwidth::mbit(RATE, Duration::from_millis(200));
+    let uplink = Bandwidth::mbit(RATE, queue);
     let served = file.clone();
     let seed = sim.host("seed", move |host| peers::serve(host, served.clone()));
     sim.net().set_uplink(seed.id(), uplink);
     let first = peers::peer(seed.id(), Protocol::Quic);
-    let begun = sim.now();
     let mut tasks = Vec::new();
     let mut told = Vec::new();
     for index in 0..leechers {
@@ -88,35 +164,42 @@ async fn run(sim: Sim, leechers: u32) -> Outcome {
         }
         let _ = tell.send(mine);
     }
-    let (mut from_seed, mut from_leechers) = (0, 0);
+    let (mut took, mut from_seed, mut from_leechers) = (Vec::new(), 0, 0);
     for (index, task) in tasks.into_iter().enumerate() {
-        let given =
+        let leeched =
             task.result().await.ok_or_else(|| format!("leecher {index} ended without a result"))??;
-        from_seed += given.0;
-        from_leechers += given.1;
+        took.push(leeched.took);
+        from_seed += leeched.from_seed;
+        from_leechers += leeched.from_leechers;
     }
-    let took = sim.now() - begun;
+    took.sort();
     let (bytes, all) = (file.length() as f64, f64::from(leechers));
     let rate = RATE as f64 * 125_000.0;
-    // Every byte leaves the seed once, and everybody's bytes leave somebody's uplink.
-    let bound = Duration::from_secs_f64((bytes / rate).max(all * bytes / (rate * (all + 1.0))));
-    let alone = Duration::from_secs_f64(all * bytes / rate);
-    ensure!(
-        took <= bound * MOST,
-        "{took:?} for all; the seed alone would take {alone:?}, the bound is {bound:?}"
-    );
-    ensure!(from_seed < from_leechers, "{from_seed} bytes came from the seed, {from_leechers} from others");
-    sim.ledger().noticed(1, &[Fault::Queue]);
-    Ok(())
+    Ok(Race {
+        took,
+        // Every byte leaves the seed once, and everybody's bytes leave somebody's uplink.
+        least: Duration::from_secs_f64((bytes / rate).max(all * bytes / (rate * (all + 1.0)))),
+        alone: Duration::from_secs_f64(all * bytes / rate),
+        from_seed,
+        from_leechers,
+    })
 }
 
-/// Fetches everything while serving; answers with the bytes that came from the seed, and from others.
+/// What a leecher tells when it has everything.
+struct Leeched {
+    took: Duration,
+    from_seed: u64,
+    from_leechers: u64,
+}
+
+/// Fetches everything while serving.
 async fn leech(
     host: Host,
     file: Arc<File>,
     seed: Peer,
     peers: oneshot::Receiver<Vec<Peer>>,
-) -> Result<(u64, u64), Violation> {
+) -> Result<Leeched, Violation> {
+    let begun = host.runtime().now();
     let store = Arc::new(MemoryStore::new(host.runtime()));
     store.create(file.task()).await?;
     let server = peers::serve_store(&host, store.clone(), ServerSettings::default()).await?;
@@ -124,6 +207,7 @@ async fn leech(
     let transfer = peers::transfer(&host, &file, store.clone(), factory, peers.await?);
     let plan = PlanSettings { patience: Duration::from_secs(30), ..PlanSettings::default() };
     let report = Transfer { swarm: true, plan, ..transfer }.run().await?;
+    let took = host.runtime().now() - begun;
     file.check_store(&*store).await?;
     ensure!(report.unverified == 0, "pieces were not verified");
     // It goes on serving until the run ends: its tasks hold the server.
@@ -131,5 +215,5 @@ async fn leech(
     let from = |wanted: bool| {
         report.peers.iter().filter(|peer| (peer.peer == seed) == wanted).map(|p| p.bytes).sum()
     };
-    Ok((from(true), from(false)))
+    Ok(Leeched { took, from_seed: from(true), from_leechers: from(false) })
 }
