@@ -42,7 +42,7 @@ fn at(host: HostId, port: u16) -> SocketAddr {
 }
 
 fn settings(largest: DatagramSize) -> QuicSettings {
-    QuicSettings { largest_datagram: largest, ..QuicSettings::default() }
+    QuicSettings { largest_datagram: Some(largest), ..QuicSettings::default() }
 }
 
 /// Pieces that a server has.
@@ -274,7 +274,7 @@ fn paced(path: Conditions, windows: Windows) -> Paced {
                 let all: FuturesUnordered<_> = (0..PIECES as u32).map(fetch).collect();
                 all.take(windows.pieces).try_for_each(|()| std::future::ready(Ok(()))).await?;
                 let seconds = (world.now() - begun).as_secs_f64();
-                over.connection().close(0u32.into(), b"");
+                quic::close(over.connection(), quic::AppCode::NoError, b"");
                 world.sleep(Duration::from_secs(2)).await;
                 let after = server.stats();
                 if (after.answers, after.windows) != (0, 0) {

@@ -9,7 +9,7 @@ use super::windows::{Sending, Window};
 use super::{Limit, Shared, StorageServer};
 use crate::canary::planted;
 use crate::session::{Incoming, Refusal, RequestReader};
-use crate::transport::quic::{AppCode, QuicEndpoint};
+use crate::transport::quic::{AppCode, QuicEndpoint, close};
 use crate::watch;
 use crate::wire::{Download, ErrorCode, ReservedTag};
 use bytes::Bytes;
@@ -17,15 +17,11 @@ use futures_util::future::{Either, select};
 use quinn::{Connection, ReadError, RecvStream, SendStream, ZeroRttAccepted};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 /// Bytes that are read at a time of a request. It has 74; what follows is ignored.
 const REQUEST_READ: usize = 512;
-
-/// How long what is on its way is waited for at most, when a connection is closed over answers that nobody reads.
-const MAX_SETTLE: Duration = Duration::from_secs(1);
 
 impl StorageServer {
     /// Serves the connections that come to `endpoint`, until the shutdown.
@@ -99,7 +95,6 @@ async fn serve_incoming(
             place,
             window: Window::new(windows.clone()),
             closing: watch::Sender::new(false),
-            broken: watch::Sender::new(false),
             requests: TaskTracker::new(),
         })
     };
@@ -115,7 +110,7 @@ async fn serve_incoming(
             let served = served(connection);
             if shared.runtime.until(by, served.accept_early(complete)).await.is_err() {
                 shared.admission.met(Limit::RequestDeadline);
-                served.connection.close(AppCode::Deadline.into(), b"");
+                close(&served.connection, AppCode::Deadline, b"");
             }
             served
         }
@@ -142,8 +137,6 @@ struct Served {
     window: Window,
     /// Whether the client has sent Close.
     closing: watch::Sender<bool>,
-    /// Whether the answers under way are to be broken off.
-    broken: watch::Sender<bool>,
     requests: TaskTracker,
 }
 
@@ -169,14 +162,8 @@ impl Served {
         let Shared { runtime, settings, lifecycle, .. } = &*self.shared;
         let answered = runtime.timeout(settings.deadlines.shutdown, answered);
         select(pin!(answered), pin!(lifecycle.reached(Phase::Aborted))).await;
-        if !self.requests.is_empty() {
-            // A close that has other bytes before it waits for the congestion window, for ever where the client does not
-            // read. So these are taken back first, and what is on its way gets the time to be acknowledged.
-            self.broken.send(true);
-            self.ended().await;
-            runtime.sleep((3 * self.connection.rtt()).min(MAX_SETTLE)).await;
-        }
-        self.connection.close(code.into(), b"");
+        //= VTX-LIM-005
+        close(&self.connection, code, b"");
         self.ended().await;
     }
 
@@ -331,14 +318,13 @@ impl Request {
         shared.begun(download.kind);
         let sending = served.sending();
         let sent = {
-            let broken = served.broken.subscribe();
             let to = Recipient { shared, place: &served.place, kind: download.kind };
             let mut sink = QuicSink { shared, send: &mut self.send, sending: &sending };
             let sent = pin!(found.send(&to, &mut sink));
-            match select(sent, pin!(broken.wait_for(|broken| *broken))).await {
+            // It may be waiting for its turn, which takes as long as others need.
+            match select(sent, pin!(served.connection.closed())).await {
                 Either::Left((sent, _)) => sent,
-                //= VTX-LIM-005
-                Either::Right(_) => Err(BrokenOff::Late),
+                Either::Right(_) => Err(BrokenOff::Gone),
             }
         };
         shared.ended(download, sent).await;
@@ -400,11 +386,8 @@ impl Request {
             return;
         }
         let Shared { runtime, settings, .. } = &*self.served.shared;
-        let broken = self.served.broken.subscribe();
-        let acknowledged = runtime.timeout(settings.deadlines.progress, self.send.stopped());
-        if let Either::Right(_) = select(pin!(acknowledged), pin!(broken.wait_for(|broken| *broken))).await {
-            reset(&mut self.send, AppCode::GoingAway);
-        }
+        // The client has it, or will not take it any more; or the connection has ended.
+        let _ = runtime.timeout(settings.deadlines.progress, self.send.stopped()).await;
     }
 }
 

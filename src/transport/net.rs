@@ -19,6 +19,16 @@ pub trait Network: Send + Sync + fmt::Debug + 'static {
 
     /// Connects a byte stream.
     fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn ByteStream>>>;
+
+    /// How large a packet the route to `to` carries in one piece, in bytes with the headers of IP and UDP, as far as this host
+    /// knows: what its own interface carries, or what a router has told it since. Not to wait for; none where nothing is known.
+    ///
+    /// It is advice: a path may carry less, and nothing breaks then but the search for what it does carry takes longer.
+    #[cfg(feature = "quic")]
+    fn route_mtu(&self, to: SocketAddr) -> Option<u32> {
+        let _ = to;
+        None
+    }
 }
 
 /// Accepts byte streams.

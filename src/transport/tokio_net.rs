@@ -135,6 +135,24 @@ impl Network for TokioNetwork {
             self.stream(stream)
         })
     }
+
+    #[cfg(all(feature = "quic", target_os = "linux"))]
+    fn route_mtu(&self, to: SocketAddr) -> Option<u32> {
+        route_mtu(to)
+            .inspect_err(|error| tracing::debug!(%to, %error, "the MTU of the route is not known"))
+            .ok()
+    }
+}
+
+/// What the kernel knows about the route to `to`. Connecting a datagram socket only looks the route up.
+#[cfg(all(feature = "quic", target_os = "linux"))]
+fn route_mtu(to: SocketAddr) -> io::Result<u32> {
+    // A mapped address has the route, and the headers, of IPv4.
+    let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.connect(&to.into())?;
+    let mtu = if to.is_ipv4() { rustix::net::sockopt::ip_mtu } else { rustix::net::sockopt::ipv6_mtu };
+    Ok(mtu(&socket)?)
 }
 
 struct TokioListener {

@@ -17,7 +17,7 @@ use vortex_p2p::store::{
     Collected, Content, Keep, MemoryStore, NewTask, PieceSet, PieceStore, PieceWriter, StoreError,
     StoredPiece, Task, TaskKey,
 };
-use vortex_p2p::transport::quic::AppCode;
+use vortex_p2p::transport::quic::{self, AppCode};
 use vortex_p2p::wire::{Download, ErrorCode, Message, Packet, PieceKind, TaskId};
 
 fn limited(change: impl FnOnce(&mut ServerLimits)) -> ServerSettings {
@@ -53,7 +53,7 @@ async fn connections_above_the_limit_are_told_and_end() {
     // Who was there is served, and its place is given to the next.
     let key = served.insert(PieceKind::Piece, &content(10), 10).await;
     assert_eq!(first.request(Ask::new(key.piece(0))).await.unwrap().collect().await.unwrap(), content(10));
-    first.connection().close(0u32.into(), b"");
+    quic::close(first.connection(), AppCode::NoError, b"");
     drop(first);
     for _ in 0..1000 {
         let mut next = TcpStream::connect(served.tcp).await.unwrap();
@@ -327,7 +327,7 @@ async fn a_session_is_resumed_early_and_requests_survive_its_rejection() {
         // The first one has nothing to resume, and leaves a session for the next.
         let first = served.quic().await;
         assert_eq!(first.request(Ask::new(key.piece(0))).await.unwrap().collect().await.unwrap(), whole);
-        first.connection().close(0u32.into(), b"");
+        quic::close(first.connection(), AppCode::NoError, b"");
         if reject {
             served.forget_sessions();
         }
@@ -345,7 +345,7 @@ async fn a_session_is_resumed_early_and_requests_survive_its_rejection() {
         for answer in futures_util::future::join_all(requests).await {
             assert_eq!(answer.unwrap(), whole, "rejected: {reject}");
         }
-        client.connection().close(0u32.into(), b"");
+        quic::close(client.connection(), AppCode::NoError, b"");
     }
     assert_eq!(store.tasks().await.unwrap().len(), 1, "nothing was made");
     let _ = &mut served;

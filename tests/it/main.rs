@@ -31,6 +31,8 @@ mod exchange;
 mod exits;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod extensions;
+#[cfg(all(feature = "quic", feature = "tcp"))]
+mod firewall;
 #[cfg(all(feature = "grpc", feature = "tcp"))]
 mod grpc;
 #[cfg(all(feature = "cli", feature = "grpc", target_os = "linux"))]

@@ -12,7 +12,7 @@ use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
 use vortex_p2p::server::{ServerSettings, StorageServer};
 use vortex_p2p::session::{Deadlines, Failure};
 use vortex_p2p::store::{MemoryStore, NewTask, TaskKey};
-use vortex_p2p::transport::quic::{self, QuicEndpoint, QuicSettings};
+use vortex_p2p::transport::quic::{self, AppCode, QuicEndpoint, QuicSettings};
 use vortex_p2p::transport::tls::{Admission, ClientTls, Crypto, Identity, ServerIdentity, ServerTls, Trust};
 use vortex_p2p::transport::{Network, SocketSettings, TokioNetwork};
 use vortex_p2p::wire::extension::ExtensionRequest;
@@ -219,7 +219,7 @@ async fn early_requests_are_answered_in_a_resumed_session() {
     let key = served.insert(PieceKind::Piece, &whole, 1 << 16).await;
     let first = served.quic().await;
     assert_eq!(fetch_quic(&first, key, 0).await.unwrap(), whole);
-    first.connection().close(0u32.into(), b"");
+    quic::close(first.connection(), AppCode::NoError, b"");
 
     let dialing = served.endpoint.dial(&served.dialer, served.quic).unwrap();
     let (connection, early) = dialing.into_early().expect("a session to resume");
@@ -296,7 +296,7 @@ async fn requests_of_extensions_go_early_too() {
     let key = served.insert(PieceKind::Piece, &content(1000), 300).await;
     let first = served.quic().await;
     fetch_quic(&first, key, 0).await.unwrap();
-    first.connection().close(0u32.into(), b"");
+    quic::close(first.connection(), AppCode::NoError, b"");
 
     let dialing = served.endpoint.dial(&served.dialer, served.quic).unwrap();
     let (connection, early) = dialing.into_early().expect("a session to resume");

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use vortex_p2p::client::{Ask, QuicClient};
 use vortex_p2p::runtime::BoxFuture;
 use vortex_p2p::session::Deadlines;
+use vortex_p2p::transport::quic::{AppCode, close};
 
 /// See the module.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ async fn fetch(
     let late = runtime.now().saturating_duration_since(begun);
     // The session comes behind the handshake.
     runtime.sleep(ROUND_TRIP * 2).await;
-    connection.close(0u32.into(), b"");
+    close(&connection, AppCode::NoError, b"");
 
     let (early, accepted) = fetch_early(&host, &dialer, server, &file).await?;
     ensure!(accepted, "the server knows the session, and rejected early data");
@@ -128,6 +129,6 @@ async fn fetch_early(
     file.check(0, &bytes)?;
     let took = runtime.now().saturating_duration_since(begun);
     runtime.sleep(ROUND_TRIP * 2).await;
-    connection.close(0u32.into(), b"");
+    close(&connection, AppCode::NoError, b"");
     Ok((took, accepted))
 }

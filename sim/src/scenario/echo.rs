@@ -9,6 +9,7 @@ use crate::net::Conditions;
 use crate::world::Sim;
 use std::net::SocketAddr;
 use vortex_p2p::runtime::BoxFuture;
+use vortex_p2p::transport::quic::{AppCode, close};
 
 const STREAMS: usize = 8;
 const BYTES: usize = 256 << 10;
@@ -72,7 +73,7 @@ async fn fetch(host: Host, server: SocketAddr) -> Result<u64, Violation> {
     let streams = (0..STREAMS).map(|index| stream(connection.clone(), index as u8));
     futures_util::future::try_join_all(streams).await?;
     let lost = connection.stats().path.lost_packets;
-    connection.close(0u32.into(), b"done");
+    close(&connection, AppCode::NoError, b"done");
     dialer.endpoint.wait_idle().await;
     Ok(lost)
 }

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vortex_p2p::runtime::BoxFuture;
 use vortex_p2p::server::{ServerLimits, ServerSettings};
-use vortex_p2p::transport::quic::{AppCode, QuicSettings};
+use vortex_p2p::transport::quic::{AppCode, QuicSettings, close};
 
 const MS: Duration = Duration::from_millis(1);
 /// What the steps of a world and simulated computation may add to a time.
@@ -276,7 +276,7 @@ async fn whole(host: Host, server: HostId, file: Arc<File>, line: Line, latency:
         }
         _ => {}
     }
-    connection.close(AppCode::NoError.into(), b"");
+    close(&connection, AppCode::NoError, b"");
     Ok(())
 }
 
@@ -312,7 +312,7 @@ async fn resume(host: &Host, server: SocketAddr, file: &File) -> Outcome {
         fetch_whole(host, &connection, file, 1).await?;
         // The session comes behind the handshake.
         host.runtime().sleep(MS * 200).await;
-        connection.close(AppCode::NoError.into(), b"");
+        close(&connection, AppCode::NoError, b"");
     }
     // The certificates that the session was made with are looked at once more, whatever TLS thinks of it.
     ensure!(

@@ -376,7 +376,7 @@ pub(super) async fn fetch_over_quic(
         effort.lost += path.lost_packets;
         effort.congested += path.congestion_events;
         effort.smaller_packets += path.black_holes_detected + u64::from(path.current_mtu < 1_452);
-        connection.close(quic::AppCode::NoError.into(), b"");
+        quic::close(&connection, quic::AppCode::NoError, b"");
     }
     Ok(effort)
 }

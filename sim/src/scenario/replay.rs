@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use vortex_p2p::client::{Ask, QuicClient};
 use vortex_p2p::runtime::BoxFuture;
 use vortex_p2p::session::Deadlines;
-use vortex_p2p::transport::quic::AppCode;
+use vortex_p2p::transport::quic::{AppCode, close};
 
 /// See the module.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ async fn fetch(
     peers::fetch_whole(&host, &connection, &file, 1).await?;
     // The session comes behind the handshake.
     runtime.sleep(Duration::from_millis(300)).await;
-    connection.close(AppCode::NoError.into(), b"");
+    close(&connection, AppCode::NoError, b"");
     runtime.sleep(Duration::from_millis(300)).await;
 
     let before = log.sent().len();
@@ -115,7 +115,7 @@ async fn fetch(
     // Whatever the attacker does meanwhile, it stays so.
     runtime.sleep(Duration::from_secs(1)).await;
     peers::fetch_whole(&host, &connection, &file, 1).await?;
-    connection.close(AppCode::NoError.into(), b"");
+    close(&connection, AppCode::NoError, b"");
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use vortex_p2p::runtime::BoxFuture;
 use vortex_p2p::server::{ServerSettings, StorageServer};
 use vortex_p2p::session::Deadlines;
 use vortex_p2p::store::MemoryStore;
-use vortex_p2p::transport::quic::{Congestion, QuicEndpoint, QuicSettings};
+use vortex_p2p::transport::quic::{AppCode, Congestion, QuicEndpoint, QuicSettings, close};
 use vortex_p2p::transport::tls::{
     self, Admission, Authorities, ClientTls, Crypto, Identity, ServerIdentity, ServerTls, Trust,
 };
@@ -204,7 +204,7 @@ async fn first_byte(
         // Learns a session; it comes behind the handshake.
         let connection = connect(&dialer, server).await?;
         runtime.sleep(Duration::from_secs(5)).await;
-        connection.close(0u32.into(), b"");
+        close(&connection, AppCode::NoError, b"");
     }
     let begun = runtime.now();
     let to = |port| SocketAddr::new(server.ipv4().into(), port);

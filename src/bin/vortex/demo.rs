@@ -161,7 +161,7 @@ async fn serve(world: &World, store: SharedStore, tls: &ServerTls) -> Result<Ser
     let server = StorageServer::new(world.runtime.clone(), store, ServerSettings::default());
     let (runtime, network) = (world.runtime.clone(), world.network.clone());
     let endpoint =
-        QuicEndpoint::bind(runtime, network, bind, quic_settings(&Config::default(), bind), Some(tls)).await;
+        QuicEndpoint::bind(runtime, network, bind, quic_settings(&Config::default()), Some(tls)).await;
     let endpoint = endpoint.map_err(other)?;
     let peer = Peer { protocol: Protocol::Quic, address: endpoint.local_addr().map_err(other)? };
     server.serve_quic(endpoint.clone());

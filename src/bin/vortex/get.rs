@@ -401,14 +401,12 @@ pub(crate) async fn downloaders(
     let mut bound = None;
     let quic: Vec<_> = peers.iter().filter(|peer| peer.protocol == Protocol::Quic).collect();
     if !quic.is_empty() {
-        let local = quic.iter().all(|peer| peer.address.ip().is_loopback());
-        let any: IpAddr = match (quic.iter().all(|peer| peer.address.is_ipv4()), local) {
-            (true, true) => Ipv4Addr::LOCALHOST.into(),
-            (true, false) => Ipv4Addr::UNSPECIFIED.into(),
-            (false, _) => Ipv6Addr::UNSPECIFIED.into(),
+        let any: IpAddr = match quic.iter().all(|peer| peer.address.is_ipv4()) {
+            true => Ipv4Addr::UNSPECIFIED.into(),
+            false => Ipv6Addr::UNSPECIFIED.into(),
         };
         let bind = SocketAddr::new(any, 0);
-        let settings = QuicSettings { qlog: world.qlog.clone(), ..quic_settings(config, bind) };
+        let settings = QuicSettings { qlog: world.qlog.clone(), ..quic_settings(config) };
         let (runtime, network) = (world.runtime.clone(), world.network.clone());
         let endpoint = QuicEndpoint::bind(runtime, network, bind, settings.clone(), None).await;
         let endpoint =

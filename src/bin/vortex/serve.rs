@@ -20,7 +20,7 @@ use vortex_p2p::downloader::{Peer, Protocol};
 use vortex_p2p::server::{ServerLimits, ServerSettings, StorageServer};
 use vortex_p2p::store::{PieceStore as _, SharedStore, Task};
 use vortex_p2p::ticket::Ticket;
-use vortex_p2p::transport::quic::{DatagramSize, QuicEndpoint, QuicSettings};
+use vortex_p2p::transport::quic::{QuicEndpoint, QuicSettings};
 use vortex_p2p::transport::tls::{Identity, ServerIdentity, ServerTls};
 
 /// Give pieces to other peers, over QUIC, TCP and gRPC
@@ -181,7 +181,7 @@ pub(crate) async fn listen(
 ) -> Result<(SocketAddr, SocketAddr), Failure> {
     let failed = |error: std::io::Error| listen_failed("QUIC", quic, &error);
     let (runtime, network) = (world.runtime.clone(), world.network.clone());
-    let settings = QuicSettings { qlog: world.qlog.clone(), ..quic_settings(config, quic) };
+    let settings = QuicSettings { qlog: world.qlog.clone(), ..quic_settings(config) };
     let endpoint = QuicEndpoint::bind(runtime, network, quic, settings, Some(tls));
     let endpoint = endpoint.await.map_err(failed)?;
     let quic = endpoint.local_addr().map_err(failed)?;
@@ -331,8 +331,8 @@ pub(crate) fn server_settings(config: &Config) -> ServerSettings {
     }
 }
 
-/// The settings of the configuration, and the largest datagrams where the address says that the path carries them.
-pub(crate) fn quic_settings(config: &Config, bind: SocketAddr) -> QuicSettings {
+/// The settings of the configuration.
+pub(crate) fn quic_settings(config: &Config) -> QuicSettings {
     let quic = &config.storage.server.quic;
     let buffer = u32::try_from(quic.buffer_size.0).unwrap_or(u32::MAX);
     QuicSettings {
@@ -340,7 +340,6 @@ pub(crate) fn quic_settings(config: &Config, bind: SocketAddr) -> QuicSettings {
         stream_window: buffer,
         connection_window: QuicSettings::default().connection_window.max(buffer),
         send_window: buffer,
-        largest_datagram: if bind.ip().is_loopback() { DatagramSize::JUMBO } else { DatagramSize::ETHERNET },
         ..QuicSettings::default()
     }
 }
@@ -394,7 +393,7 @@ mod tests {
             "storage: {server: {quic: {buffer_size: 4194304, idle_timeout: 300s, max_connections: 7}}}\n\
              upload: {bandwidthLimit: 20GB, server: {requestRateLimit: 9}}",
         );
-        let quic = quic_settings(&config, SocketAddr::from(([192, 0, 2, 1], 4006)));
+        let quic = quic_settings(&config);
         assert_eq!(quic.idle_timeout, Duration::from_secs(300));
         assert_eq!((quic.stream_window, quic.send_window), (4 << 20, 4 << 20));
         let limits = server_settings(&config).limits;

@@ -1,16 +1,15 @@
 //! A client's connections.
 
-use super::AppCode;
 use super::settings::QuicSettings;
 use super::world::initial_id;
+use super::{AppCode, QuicEndpoint, close};
 use crate::canary::planted;
 use crate::runtime::SharedRuntime;
 use crate::transport::tls::{ClientTls, Refusal, peer_key};
 use bytes::Bytes;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig};
 use quinn::{
-    ConnectError, Connecting, Connection, ConnectionError, ConnectionId, TokenMemoryCache, TokenStore,
-    TransportConfig, ZeroRttAccepted,
+    ConnectError, Connecting, Connection, ConnectionError, TokenMemoryCache, TokenStore, ZeroRttAccepted,
 };
 use rustls::pki_types::CertificateDer;
 use std::fmt;
@@ -49,13 +48,9 @@ impl From<ConnectionError> for DialError {
 #[derive(Clone)]
 pub struct QuicClient {
     tls: Arc<ClientTls>,
-    transport: Arc<TransportConfig>,
-    early_data: bool,
+    settings: QuicSettings,
     tokens: Arc<TokenMemoryCache>,
     runtime: SharedRuntime,
-    /// What each connection is noted with.
-    #[cfg(feature = "qlog")]
-    noted: Option<(super::Qlog, QuicSettings)>,
 }
 
 impl fmt::Debug for QuicClient {
@@ -71,38 +66,30 @@ impl QuicClient {
     pub fn new(runtime: SharedRuntime, settings: &QuicSettings, tls: Arc<ClientTls>) -> Self {
         Self {
             tls,
-            transport: Arc::new(settings.client_transport()),
-            early_data: settings.early_data,
+            settings: settings.clone(),
             tokens: Arc::new(TokenMemoryCache::new(TOKENS.0, TOKENS.1)),
             runtime,
-            #[cfg(feature = "qlog")]
-            noted: settings.qlog.clone().map(|qlog| (qlog, settings.clone())),
         }
     }
 
-    pub(super) fn dial(&self, endpoint: &quinn::Endpoint, to: SocketAddr) -> Result<Dialing, DialError> {
+    pub(super) fn dial(&self, endpoint: &QuicEndpoint, to: SocketAddr) -> Result<Dialing, DialError> {
         let mut tls = self.tls.for_peer(to);
-        tls.enable_early_data = self.early_data && !planted("session-forgotten");
+        tls.enable_early_data = self.settings.early_data && !planted("session-forgotten");
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
         let id = initial_id(&self.runtime);
+        let largest = endpoint.largest_datagram(&self.settings, to);
+        #[cfg_attr(not(feature = "qlog"), allow(unused_mut, reason = "only a log is added"))]
+        let mut transport = self.settings.client_transport(largest, &endpoint.closing);
+        #[cfg(feature = "qlog")]
+        if let Some(qlog) = &self.settings.qlog {
+            qlog.note(&mut transport, id, "client");
+        }
         config
-            .transport_config(self.transport(id))
+            .transport_config(Arc::new(transport))
             .initial_dst_cid_provider(Arc::new(move || id))
             .token_store(Arc::new(PeerTokens { peer: peer_key(to), tokens: self.tokens.clone() }));
-        let connecting = endpoint.connect_with(config, to, &self.tls.name().to_str())?;
+        let connecting = endpoint.endpoint.connect_with(config, to, &self.tls.name().to_str())?;
         Ok(Dialing { connecting, tls: self.tls.clone() })
-    }
-
-    /// The transport settings of the connection that begins with `id`.
-    #[cfg_attr(not(feature = "qlog"), allow(unused_variables, reason = "only a log is named after it"))]
-    fn transport(&self, id: ConnectionId) -> Arc<TransportConfig> {
-        #[cfg(feature = "qlog")]
-        if let Some((qlog, settings)) = &self.noted {
-            let mut transport = settings.client_transport();
-            qlog.note(&mut transport, id, "client");
-            return Arc::new(transport);
-        }
-        self.transport.clone()
     }
 }
 
@@ -174,7 +161,7 @@ fn verify(tls: &ClientTls, connection: &Connection) -> Result<(), DialError> {
     let certificates =
         connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     tls.verify_again(certificates.as_deref().map_or(&[], Vec::as_slice)).map_err(|refusal| {
-        connection.close(AppCode::Refused.into(), b"");
+        close(connection, AppCode::Refused, b"");
         refusal.into()
     })
 }

@@ -3,6 +3,7 @@
 //! Production and simulation run the same code: an endpoint draws its reset key, its token key, its connection ids and
 //! the seed of its generator from the [`Runtime`](crate::runtime::Runtime), in this order and from nowhere else.
 
+mod closing;
 mod code;
 mod dial;
 #[cfg(feature = "qlog")]
@@ -11,6 +12,8 @@ mod settings;
 mod window;
 mod world;
 
+use closing::Closing;
+pub use closing::close;
 pub use code::AppCode;
 pub use dial::{DialError, Dialing, EarlyData, QuicClient};
 #[cfg(feature = "qlog")]
@@ -26,15 +29,13 @@ use quinn::crypto::rustls::QuicServerConfig;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
-#[cfg(feature = "qlog")]
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 #[cfg(feature = "conformance")]
 pub(crate) use world::token_key;
 #[cfg(not(feature = "conformance"))]
 use world::token_key;
-use world::{Capped, WallClock, endpoint_config};
+use world::{Capped, Segments, WallClock, endpoint_config};
 
 /// The default UDP port of a server.
 pub const PORT: u16 = 4006;
@@ -50,9 +51,10 @@ pub struct QuicEndpoint {
     settings: QuicSettings,
     token_key: Arc<ring::hkdf::Prk>,
     answers_early: Arc<AtomicBool>,
-    /// What connections are accepted with, where each is noted in a log of its own.
-    #[cfg(feature = "qlog")]
-    noted: Arc<std::sync::RwLock<Option<quinn::ServerConfig>>>,
+    /// What connections are accepted with, each with a transport of its own.
+    server: Arc<RwLock<Option<quinn::ServerConfig>>>,
+    segments: Segments,
+    closing: Closing,
 }
 
 impl std::fmt::Debug for QuicEndpoint {
@@ -74,16 +76,18 @@ impl QuicEndpoint {
         settings: QuicSettings,
         server: Option<&ServerTls>,
     ) -> io::Result<Self> {
-        let config = endpoint_config(&runtime, settings.largest_datagram).map_err(invalid)?;
+        let config = endpoint_config(&runtime).map_err(invalid)?;
         let token_key = token_key(&runtime);
         let answers_early = Arc::new(AtomicBool::new(server.is_some_and(|tls| early(&settings, tls))));
-        let server =
-            server.map(|tls| server_config(&runtime, &settings, tls, token_key.clone())).transpose()?;
-        #[cfg(feature = "qlog")]
-        let noted = Arc::new(std::sync::RwLock::new(server.clone()));
-        let socket = socket(&*network, bind, &settings).await?;
+        let closing = Closing::default();
+        let server = server
+            .map(|tls| server_config(&runtime, &settings, &closing, tls, token_key.clone()))
+            .transpose()?;
+        let segments = Segments::default();
+        segments.fit(settings.largest_datagram.unwrap_or_default());
+        let socket = socket(&*network, bind, &segments).await?;
         let world = Arc::new(QuinnRuntime(runtime.clone()));
-        let endpoint = quinn::Endpoint::new_with_abstract_socket(config, server, socket, world)?;
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(config, server.clone(), socket, world)?;
         Ok(Self {
             endpoint,
             runtime,
@@ -91,8 +95,9 @@ impl QuicEndpoint {
             settings,
             token_key,
             answers_early,
-            #[cfg(feature = "qlog")]
-            noted,
+            server: Arc::new(RwLock::new(server)),
+            segments,
+            closing,
         })
     }
 
@@ -101,12 +106,12 @@ impl QuicEndpoint {
     /// # Errors
     /// [`DialError::Connect`] where this endpoint is closed or has no way to that address.
     pub fn dial(&self, client: &QuicClient, to: SocketAddr) -> Result<Dialing, DialError> {
-        client.dial(&self.endpoint, to)
+        client.dial(self, to)
     }
 
     /// The next connection attempt; none when the endpoint is closed.
     ///
-    /// The attempt can be let in, refused, or asked to validate its address ([`quinn::Incoming::retry`]).
+    /// The attempt can be [let in](Self::let_in), refused, or asked to validate its address ([`quinn::Incoming::retry`]).
     pub async fn accept(&self) -> Option<quinn::Incoming> {
         self.endpoint.accept().await
     }
@@ -116,16 +121,26 @@ impl QuicEndpoint {
     /// # Errors
     /// Where its first packet is no good.
     pub fn let_in(&self, incoming: quinn::Incoming) -> Result<quinn::Connecting, quinn::ConnectionError> {
+        let server = self.server.read().unwrap_or_else(PoisonError::into_inner).clone();
+        // Without one, it answers as quinn does where there is none any more.
+        let Some(mut config) = server else { return incoming.accept() };
+        let largest = self.largest_datagram(&self.settings, incoming.remote_address());
+        #[cfg_attr(not(feature = "qlog"), allow(unused_mut, reason = "only a log is added"))]
+        let mut transport = self.settings.server_transport(largest, &self.closing);
         #[cfg(feature = "qlog")]
-        if let Some(qlog) = &self.settings.qlog
-            && let Some(mut config) = self.noted.read().unwrap_or_else(PoisonError::into_inner).clone()
-        {
-            let mut transport = self.settings.server_transport();
+        if let Some(qlog) = &self.settings.qlog {
             qlog.note(&mut transport, incoming.orig_dst_cid(), "server");
-            config.transport_config(Arc::new(transport));
-            return incoming.accept_with(Arc::new(config));
         }
-        incoming.accept()
+        config.transport_config(Arc::new(transport));
+        incoming.accept_with(Arc::new(config))
+    }
+
+    /// The ceiling for datagrams to `to`; the socket is handed no more of them at once than the kernel takes from now on.
+    fn largest_datagram(&self, settings: &QuicSettings, to: SocketAddr) -> DatagramSize {
+        let by_route = || DatagramSize::on_route(to, self.network.route_mtu(to));
+        let largest = settings.largest_datagram.unwrap_or_else(by_route);
+        self.segments.fit(largest);
+        largest
     }
 
     /// Serves as `server` says from now on, or leaves attempts unanswered. Connections that exist are not touched, sessions
@@ -135,11 +150,12 @@ impl QuicEndpoint {
     /// As of [`bind`](Self::bind).
     pub fn serve(&self, server: Option<&ServerTls>) -> io::Result<()> {
         let config = server
-            .map(|tls| server_config(&self.runtime, &self.settings, tls, self.token_key.clone()))
+            .map(|tls| {
+                server_config(&self.runtime, &self.settings, &self.closing, tls, self.token_key.clone())
+            })
             .transpose()?;
         self.answers_early.store(server.is_some_and(|tls| early(&self.settings, tls)), Ordering::Release);
-        #[cfg(feature = "qlog")]
-        self.noted.write().unwrap_or_else(PoisonError::into_inner).clone_from(&config);
+        self.server.write().unwrap_or_else(PoisonError::into_inner).clone_from(&config);
         self.endpoint.set_server_config(config);
         Ok(())
     }
@@ -157,6 +173,7 @@ impl QuicEndpoint {
 
     /// Closes all connections at once and takes no new ones.
     pub fn close(&self, code: AppCode, reason: &[u8]) {
+        self.closing.begin();
         self.endpoint.close(code.into(), reason);
     }
 
@@ -189,22 +206,23 @@ impl QuicEndpoint {
     /// # Errors
     /// Those of binding; the endpoint stays where it is then.
     pub async fn rebind(&self, bind: SocketAddr) -> io::Result<()> {
-        self.endpoint.rebind_abstract(socket(&*self.network, bind, &self.settings).await?)
+        self.endpoint.rebind_abstract(socket(&*self.network, bind, &self.segments).await?)
     }
 }
 
 async fn socket(
     network: &dyn Network,
     bind: SocketAddr,
-    settings: &QuicSettings,
+    segments: &Segments,
 ) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
     let socket = network.udp(bind).await?;
-    Ok(Arc::new(Capped { socket, segments: settings.largest_datagram.segments() }))
+    Ok(Arc::new(Capped { socket, segments: segments.clone() }))
 }
 
 fn server_config(
     runtime: &SharedRuntime,
     settings: &QuicSettings,
+    closing: &Closing,
     server: &ServerTls,
     token_key: Arc<ring::hkdf::Prk>,
 ) -> io::Result<quinn::ServerConfig> {
@@ -218,8 +236,10 @@ fn server_config(
     let tls = QuicServerConfig::try_from(tls).map_err(invalid)?;
     let mut config = quinn::ServerConfig::new(Arc::new(tls), token_key);
     let (each, all) = QuicSettings::INCOMING_BUFFER;
+    // For attempts that are not let in by this endpoint but awaited: nobody has asked for the route.
+    let transport = settings.server_transport(settings.largest_datagram.unwrap_or_default(), closing);
     config
-        .transport_config(Arc::new(settings.server_transport()))
+        .transport_config(Arc::new(transport))
         .time_source(Arc::new(WallClock(runtime.clone())))
         //= VTX-QUC-010
         //= VTX-QUC-011

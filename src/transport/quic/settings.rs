@@ -1,8 +1,10 @@
 //! What can be set about QUIC, and why the defaults are what they are.
 
+use super::closing::Closing;
 use crate::canary::planted;
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::{AckFrequencyConfig, MtuDiscoveryConfig, TransportConfig, VarInt};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,13 @@ use std::time::Duration;
 /// QUIC needs 1200. Beyond 8972, a jumbo frame of 9000 bytes over IPv4, nothing is gained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DatagramSize(u16);
+
+impl Default for DatagramSize {
+    /// [`ETHERNET`](Self::ETHERNET).
+    fn default() -> Self {
+        Self::ETHERNET
+    }
+}
 
 /// A size outside of what a datagram may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +49,23 @@ impl DatagramSize {
     /// The size in bytes.
     pub fn bytes(self) -> u16 {
         self.0
+    }
+
+    /// The largest datagram for `to`, where the route there carries packets of `mtu` bytes as far as this host knows.
+    pub(super) fn on_route(to: SocketAddr, mtu: Option<u32>) -> Self {
+        /// What Ethernet carries. Whoever has it knows nothing about the path beyond.
+        const ETHERNET: u32 = 1500;
+        // The headers of UDP and of IP.
+        let headers = 8 + if to.ip().to_canonical().is_ipv4() { 20 } else { 40 };
+        let largest = |mtu: u32| {
+            let bytes = mtu.saturating_sub(headers).clamp(Self::MINIMUM.0.into(), Self::JUMBO.0.into());
+            u16::try_from(bytes).map_or(Self::JUMBO, Self)
+        };
+        match mtu {
+            Some(mtu) if mtu > ETHERNET => largest(mtu),
+            Some(mtu) => largest(mtu).min(Self::ETHERNET),
+            None => Self::ETHERNET,
+        }
     }
 
     /// How many datagrams of this size the kernel takes at once: all of a batch together must fit one UDP payload of
@@ -98,10 +124,12 @@ pub struct QuicSettings {
     ///
     /// Cubic, because it is the one of the two that is standard, and that a simulation can repeat.
     pub congestion: Congestion,
-    /// The ceiling of path MTU discovery, and the largest payload accepted. Discovery finds what the path carries.
+    /// The ceiling of path MTU discovery, which finds what the path carries below it. Larger ones are accepted in any case.
     ///
-    /// 1452, what the Internet carries. Loopback and data centres with jumbo frames gain a multiple from more.
-    pub largest_datagram: DatagramSize,
+    /// None: what the route to the peer carries ([`Network::route_mtu`](crate::transport::Network::route_mtu)), up to 8972
+    /// bytes; 1452 where that is not known or 1500, which is as much as the Internet carries. Loopback and data centres
+    /// with jumbo frames gain a multiple from more. Everywhere else, trying for more would only fill the first windows.
+    pub largest_datagram: Option<DatagramSize>,
     /// The round trip that is assumed until one has been measured.
     ///
     /// 100 ms, where RFC 9002 recommends 333: with that, a lost first packet is sent again after 1 s and then after 3 s,
@@ -139,7 +167,7 @@ impl Default for QuicSettings {
             //= VTX-QUC-020
             streams: 100,
             congestion: Congestion::Cubic,
-            largest_datagram: DatagramSize::ETHERNET,
+            largest_datagram: None,
             initial_rtt: Duration::from_millis(100),
             //= VTX-QUC-036
             early_data: true,
@@ -154,16 +182,16 @@ impl QuicSettings {
     /// Early packets that are kept for one connection attempt and for all of them, in bytes.
     pub(super) const INCOMING_BUFFER: (u64, u64) = (64 << 10, 16 << 20);
 
-    /// quinn's settings for the connections that a client opens.
-    pub fn client_transport(&self) -> TransportConfig {
-        let mut transport = self.transport();
+    /// quinn's settings for a connection that a client opens.
+    pub(super) fn client_transport(&self, largest: DatagramSize, closing: &Closing) -> TransportConfig {
+        let mut transport = self.transport(largest, closing);
         transport.keep_alive_interval((!planted("keep-alive-off")).then_some(self.keep_alive));
         transport
     }
 
-    /// quinn's settings for the connections that a server accepts.
-    pub fn server_transport(&self) -> TransportConfig {
-        let mut transport = self.transport();
+    /// quinn's settings for a connection that a server accepts.
+    pub(super) fn server_transport(&self, largest: DatagramSize, closing: &Closing) -> TransportConfig {
+        let mut transport = self.transport(largest, closing);
         transport.max_concurrent_bidi_streams(VarInt::from_u32(self.streams));
         transport
     }
@@ -175,10 +203,10 @@ impl QuicSettings {
     }
 
     /// What both sides have in common: no streams are granted.
-    fn transport(&self) -> TransportConfig {
+    fn transport(&self, largest: DatagramSize, closing: &Closing) -> TransportConfig {
         let idle = u32::try_from(self.idle_timeout.as_millis()).unwrap_or(u32::MAX);
         let mut discovery = MtuDiscoveryConfig::default();
-        discovery.upper_bound(self.largest_datagram.bytes());
+        discovery.upper_bound(largest.bytes());
         let mut transport = TransportConfig::default();
         transport
             .max_idle_timeout((!planted("idle-timeout-off")).then_some(VarInt::from_u32(idle).into()))
@@ -193,10 +221,10 @@ impl QuicSettings {
             .ack_frequency_config(Some(AckFrequencyConfig::default()))
             // Vortex has no use for datagrams, so none are accepted.
             .datagram_receive_buffer_size(None);
-        match self.congestion {
-            Congestion::Cubic => transport.congestion_controller_factory(Arc::new(CubicConfig::default())),
-            Congestion::Bbr => transport.congestion_controller_factory(Arc::new(BbrConfig::default())),
-        };
+        transport.congestion_controller_factory(closing.controllers(match self.congestion {
+            Congestion::Cubic => Arc::new(CubicConfig::default()),
+            Congestion::Bbr => Arc::new(BbrConfig::default()),
+        }));
         transport
     }
 }
@@ -221,26 +249,41 @@ mod tests {
         let common =
             ["max_idle_timeout: Some(30000)", "stream_receive_window: 16777216", " receive_window: 16777216"];
         let settings = QuicSettings::default();
-        shows(&settings.client_transport(), &common);
-        shows(&settings.client_transport(), &["keep_alive_interval: Some(3s)"]);
-        shows(&settings.server_transport(), &common);
-        shows(&settings.server_transport(), &["keep_alive_interval: None"]);
+        shows(&settings.client_transport(DatagramSize::ETHERNET, &Closing::default()), &common);
+        shows(
+            &settings.client_transport(DatagramSize::ETHERNET, &Closing::default()),
+            &["keep_alive_interval: Some(3s)"],
+        );
+        shows(&settings.server_transport(DatagramSize::ETHERNET, &Closing::default()), &common);
+        shows(
+            &settings.server_transport(DatagramSize::ETHERNET, &Closing::default()),
+            &["keep_alive_interval: None"],
+        );
     }
 
     #[test]
     fn a_connection_begins_with_the_least_send_window_and_never_has_more_than_the_most() {
         let settings = QuicSettings::default();
-        shows(&settings.server_transport(), &["send_window: 2097152"]);
+        shows(
+            &settings.server_transport(DatagramSize::ETHERNET, &Closing::default()),
+            &["send_window: 2097152"],
+        );
         assert_eq!(settings.send_windows(), 2 << 20..=16 << 20);
         let small = QuicSettings { send_window: 1 << 20, ..settings };
-        shows(&small.server_transport(), &["send_window: 1048576"]);
+        shows(
+            &small.server_transport(DatagramSize::ETHERNET, &Closing::default()),
+            &["send_window: 1048576"],
+        );
         assert_eq!(small.send_windows(), 1 << 20..=1 << 20);
     }
 
     #[test]
     fn an_idle_timeout_beyond_all_measure_is_the_longest_there_is() {
         let settings = QuicSettings { idle_timeout: Duration::MAX, ..QuicSettings::default() };
-        shows(&settings.client_transport(), &["max_idle_timeout: Some(4294967295)"]);
+        shows(
+            &settings.client_transport(DatagramSize::ETHERNET, &Closing::default()),
+            &["max_idle_timeout: Some(4294967295)"],
+        );
     }
 
     #[test]
@@ -249,6 +292,30 @@ mod tests {
         assert_eq!(DatagramSize::new(1200), Ok(DatagramSize::MINIMUM));
         assert_eq!(DatagramSize::new(8972), Ok(DatagramSize::JUMBO));
         assert_eq!(DatagramSize::new(8973), Err(DatagramSizeError(8973)));
+    }
+
+    #[test]
+    fn a_route_says_how_large_datagrams_may_be() {
+        let v4 = "192.0.2.1:4006".parse().unwrap();
+        let v6 = "[2001:db8::1]:4006".parse().unwrap();
+        let mapped = "[::ffff:192.0.2.1]:4006".parse().unwrap();
+        for (to, mtu, bytes) in [
+            (v4, None, 1452),
+            (v4, Some(1500), 1452),
+            (v6, Some(1500), 1452),
+            (v4, Some(1420), 1392),
+            (v6, Some(1420), 1372),
+            (v6, Some(1280), 1232),
+            (v4, Some(576), 1200),
+            (v4, Some(0), 1200),
+            (v4, Some(9000), 8972),
+            (mapped, Some(9000), 8972),
+            (v6, Some(9000), 8952),
+            (v4, Some(65_536), 8972),
+            (v6, Some(u32::MAX), 8972),
+        ] {
+            assert_eq!(DatagramSize::on_route(to, mtu).bytes(), bytes, "{to} by {mtu:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -85,10 +86,7 @@ pub(crate) fn token_key(runtime: &SharedRuntime) -> Arc<ring::hkdf::Prk> {
 }
 
 /// An endpoint whose ids, keys and generator are drawn from the runtime, and nothing from the system.
-pub(super) fn endpoint_config(
-    runtime: &SharedRuntime,
-    largest: DatagramSize,
-) -> Result<EndpointConfig, quinn::ConfigError> {
+pub(super) fn endpoint_config(runtime: &SharedRuntime) -> Result<EndpointConfig, quinn::ConfigError> {
     let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &random::<64>(runtime));
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     config.rng_seed(Some(random::<32>(runtime)));
@@ -97,16 +95,33 @@ pub(super) fn endpoint_config(
     config.supported_versions(vec![1]);
     let ids = runtime.clone();
     config.cid_generator(move || Box::new(RandomIds(ids.clone())));
-    // What this peer tries to send, but never less than a peer with Ethernet in mind may send here.
-    config.max_udp_payload_size(largest.bytes().max(1472))?;
+    // Whatever a peer may find out that the path carries.
+    config.max_udp_payload_size(DatagramSize::JUMBO.bytes())?;
     Ok(config)
+}
+
+/// How many datagrams of the largest size in use the kernel takes at once.
+#[derive(Debug, Clone)]
+pub(super) struct Segments(Arc<AtomicUsize>);
+
+impl Default for Segments {
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(DatagramSize::MINIMUM.segments())))
+    }
+}
+
+impl Segments {
+    /// Counts with datagrams of up to `largest` bytes from now on.
+    pub(super) fn fit(&self, largest: DatagramSize) {
+        self.0.fetch_min(largest.segments(), Ordering::Relaxed);
+    }
 }
 
 /// A socket that is handed no more datagrams at once than the kernel takes.
 #[derive(Debug)]
 pub(super) struct Capped {
     pub(super) socket: Arc<dyn AsyncUdpSocket>,
-    pub(super) segments: usize,
+    pub(super) segments: Segments,
 }
 
 impl AsyncUdpSocket for Capped {
@@ -128,7 +143,7 @@ impl AsyncUdpSocket for Capped {
         self.socket.local_addr()
     }
     fn max_transmit_segments(&self) -> usize {
-        self.socket.max_transmit_segments().min(self.segments)
+        self.socket.max_transmit_segments().min(self.segments.0.load(Ordering::Relaxed))
     }
     fn max_receive_segments(&self) -> usize {
         self.socket.max_receive_segments()

@@ -2,88 +2,19 @@
 
 use super::transfer::{read, transfer};
 use super::world::{Served, content, dialer_on, downloaders, network, runtime, task};
-use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, UdpPoller};
-use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
-use std::pin::Pin;
+use crate::firewall::Firewalled;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 use vortex_p2p::downloader::transfer::{Event, Transfer};
 use vortex_p2p::downloader::{
     AutoDownloader, AutoEvent, AutoSettings, ConnectError, DownloaderFactory, Peer, PoolSettings, Protocol,
 };
-use vortex_p2p::runtime::BoxFuture;
 use vortex_p2p::session::Deadlines;
 use vortex_p2p::store::MemoryStore;
-use vortex_p2p::transport::{ByteStream, Listener, Network};
 use vortex_p2p::wire::PieceKind;
 
 const PIECE: u64 = 1 << 16;
-
-/// The kernel's network, behind a firewall that swallows datagrams while it is closed.
-#[derive(Debug)]
-struct Firewalled {
-    network: Arc<dyn Network>,
-    closed: Arc<AtomicBool>,
-}
-
-#[derive(Debug)]
-struct FirewalledSocket {
-    socket: Arc<dyn AsyncUdpSocket>,
-    closed: Arc<AtomicBool>,
-}
-
-impl AsyncUdpSocket for FirewalledSocket {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.socket.clone().create_io_poller()
-    }
-    fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
-        if self.closed.load(Relaxed) { Ok(()) } else { self.socket.try_send(transmit) }
-    }
-    fn poll_recv(
-        &self,
-        cx: &mut Context,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            let received = self.socket.poll_recv(cx, bufs, meta);
-            if received.is_pending() || !self.closed.load(Relaxed) {
-                return received;
-            }
-        }
-    }
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-    fn max_transmit_segments(&self) -> usize {
-        self.socket.max_transmit_segments()
-    }
-    fn max_receive_segments(&self) -> usize {
-        self.socket.max_receive_segments()
-    }
-    fn may_fragment(&self) -> bool {
-        self.socket.may_fragment()
-    }
-}
-
-impl Network for Firewalled {
-    fn udp(&self, bind: SocketAddr) -> BoxFuture<'_, io::Result<Arc<dyn AsyncUdpSocket>>> {
-        Box::pin(async move {
-            let socket = self.network.udp(bind).await?;
-            Ok(Arc::new(FirewalledSocket { socket, closed: self.closed.clone() }) as Arc<dyn AsyncUdpSocket>)
-        })
-    }
-    fn listen(&self, bind: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
-        self.network.listen(bind)
-    }
-    fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn ByteStream>>> {
-        self.network.connect(to)
-    }
-}
 
 /// An automatic downloader, and what it tells.
 struct Auto {
@@ -105,7 +36,7 @@ impl Auto {
 
     /// Behind a firewall.
     async fn firewalled(closed: &Arc<AtomicBool>, settings: AutoSettings) -> Self {
-        let network = Arc::new(Firewalled { network: network(), closed: closed.clone() });
+        let network = Arc::new(Firewalled { network: network(), closed: closed.clone(), lets_out: false });
         let dialer = dialer_on(network, Deadlines::default()).await;
         Self::new(DownloaderFactory::new(&dialer, PoolSettings::default()), settings)
     }

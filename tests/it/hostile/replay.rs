@@ -8,6 +8,7 @@ use tokio::net::UdpSocket;
 use vortex_p2p::client::Ask;
 use vortex_p2p::downloader::Dialer;
 use vortex_p2p::store::TaskKey;
+use vortex_p2p::transport::quic::{self, AppCode};
 
 /// The first flight of a resumed connection, with requests in it, as it left the client. The server has not seen it.
 pub(super) type Flight = Vec<Vec<u8>>;
@@ -19,7 +20,7 @@ pub(super) async fn capture(dialer: &Dialer, server: SocketAddr, task: TaskKey) 
     let forwarding = tokio::spawn(path.clone().forward());
     let first = dialer.quic(path.address()).await.unwrap();
     let content = first.request(Ask::new(task.piece(0))).await.unwrap().collect().await.unwrap();
-    first.connection().close(0u32.into(), b"");
+    quic::close(first.connection(), AppCode::NoError, b"");
 
     *path.held.lock().unwrap() = Some(Vec::new());
     // Without a session this would wait for the handshake, in vain.

@@ -2,12 +2,16 @@
 
 use super::at_once;
 use super::pki::{ANSWER, REQUEST, crypto, runtime, server};
+use crate::firewall::Firewalled;
 use quinn::{Connection, ConnectionError};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use vortex_p2p::transport::TokioNetwork;
-use vortex_p2p::transport::quic::{AppCode, DatagramSize, DialError, QuicClient, QuicEndpoint, QuicSettings};
+use vortex_p2p::transport::quic::{
+    AppCode, DatagramSize, DialError, QuicClient, QuicEndpoint, QuicSettings, close,
+};
 use vortex_p2p::transport::tls::{Admission, By, ClientTls, Identity, Reason, Refusal, ServerTls, Trust};
 
 pub(super) async fn endpoint(server: Option<&ServerTls>) -> (QuicEndpoint, SocketAddr) {
@@ -82,7 +86,7 @@ pub(super) async fn exchange_at(
         match ask(&connection).await {
             Some(bytes) => {
                 assert_eq!(bytes, ANSWER);
-                connection.close(AppCode::NoError.into(), b"");
+                close(&connection, AppCode::NoError, b"");
                 Ok(())
             }
             None => Err(told(&connection.closed().await)),
@@ -258,7 +262,7 @@ fn other_key() -> rustls::pki_types::PrivateKeyDer<'static> {
 
 #[tokio::test]
 async fn large_datagrams_arrive() {
-    let settings = QuicSettings { largest_datagram: DatagramSize::JUMBO, ..QuicSettings::default() };
+    let settings = QuicSettings { largest_datagram: Some(DatagramSize::JUMBO), ..QuicSettings::default() };
     let (serving, address) = bind(settings.clone(), Some(&self_signed())).await;
     let (dialing, _) = bind(settings, None).await;
     let insecure = client(&Trust::Insecure);
@@ -280,4 +284,75 @@ async fn large_datagrams_arrive() {
     let (path, ()) = tokio::join!(serve, test);
     assert_eq!(path.current_mtu, DatagramSize::JUMBO.bytes());
     assert_eq!(path.black_holes_detected, 0);
+}
+
+#[tokio::test]
+async fn a_close_is_told_although_the_congestion_window_is_full() {
+    /// How the server ends the connection.
+    type End = fn(&QuicEndpoint, &Connection);
+    let ends: [End; 2] = [
+        |_, connection| close(connection, AppCode::GoingAway, b"enough"),
+        |endpoint, _| endpoint.close(AppCode::GoingAway, b"enough"),
+    ];
+    for end in ends {
+        let deaf = Arc::new(AtomicBool::new(false));
+        let network = Arc::new(TokioNetwork::default());
+        let network = Arc::new(Firewalled { network, closed: deaf.clone(), lets_out: true });
+        let any = "127.0.0.1:0".parse().unwrap();
+        let settings = QuicSettings::default();
+        let serving =
+            QuicEndpoint::bind(runtime(), network, any, settings, Some(&self_signed())).await.unwrap();
+        let (dialing, _) = endpoint(None).await;
+        let insecure = client(&Trust::Insecure);
+        let dial = async {
+            let to = serving.local_addr().unwrap();
+            let connection = dialing.dial(&insecure, to).unwrap().established().await.unwrap();
+            let (mut send, receive) = connection.open_bi().await.unwrap();
+            send.finish().unwrap();
+            (connection, receive)
+        };
+        let accept = async {
+            let connection = serving.let_in(serving.accept().await.unwrap()).unwrap().await.unwrap();
+            let (send, _) = connection.accept_bi().await.unwrap();
+            (connection, send)
+        };
+        let ((dialed, _receive), (accepted, mut send)) = tokio::join!(dial, accept);
+        // What the server does not hear of stays in flight.
+        deaf.store(true, Relaxed);
+        let before = accepted.stats();
+        send.write_all(&vec![7; 1 << 20]).await.unwrap();
+        let full = before.path.cwnd - 2 * u64::from(before.path.current_mtu);
+        while accepted.stats().udp_tx.bytes - before.udp_tx.bytes < full {
+            tokio::task::yield_now().await;
+        }
+        end(&serving, &accepted);
+        let ConnectionError::ApplicationClosed(told) = dialed.closed().await else { panic!("not told") };
+        assert_eq!((told.error_code, &told.reason[..]), (AppCode::GoingAway.into(), &b"enough"[..]));
+    }
+}
+
+#[tokio::test]
+async fn datagrams_are_as_large_as_the_route_carries() {
+    // Loopback carries more than the largest.
+    let (serving, address) = endpoint(Some(&self_signed())).await;
+    let (dialing, _) = endpoint(None).await;
+    let insecure = client(&Trust::Insecure);
+    let serve = async {
+        let connection = serving.let_in(serving.accept().await.unwrap()).unwrap().await.unwrap();
+        let (mut send, _receive) = connection.accept_bi().await.unwrap();
+        send.write_all(&vec![7; 1 << 20]).await.unwrap();
+        send.finish().unwrap();
+        send.stopped().await.unwrap();
+        connection.stats().path.current_mtu
+    };
+    let test = async {
+        let connection = dialing.dial(&insecure, address).unwrap().established().await.unwrap();
+        let (mut send, mut receive) = connection.open_bi().await.unwrap();
+        send.finish().unwrap();
+        receive.read_to_end(1 << 20).await.unwrap();
+        connection
+    };
+    let (found, _connection) = tokio::join!(serve, test);
+    // How large exactly is found out only after more than that.
+    assert_eq!(found > DatagramSize::ETHERNET.bytes(), cfg!(target_os = "linux"), "{found}");
 }

@@ -7,7 +7,7 @@ use super::world::{DATE, World};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use vortex_p2p::transport::quic::{AppCode, DialError, QuicClient, QuicEndpoint, QuicSettings};
+use vortex_p2p::transport::quic::{AppCode, DialError, QuicClient, QuicEndpoint, QuicSettings, close};
 use vortex_p2p::transport::tls::{
     self, Admission, By, ClientTls, Crypto, Reason, Refusal, ServerIdentity, ServerTls, Trust,
 };
@@ -31,7 +31,7 @@ async fn a_session_is_resumed_with_early_data_once_and_only_where_it_was_made() 
         let first = dialing.dial(&insecure, address).unwrap();
         let first = first.into_early().expect_err("nothing to resume yet").established().await.unwrap();
         assert_eq!(ask(&first).await.unwrap(), ANSWER);
-        first.close(AppCode::NoError.into(), b"");
+        close(&first, AppCode::NoError, b"");
 
         // Another server of the same name, and another trust, have no share in that session.
         assert!(dialing.dial(&insecure, other_address).unwrap().into_early().is_err());
@@ -44,7 +44,7 @@ async fn a_session_is_resumed_with_early_data_once_and_only_where_it_was_made() 
         send.finish().unwrap();
         assert!(early.accepted().await.unwrap());
         assert_eq!(receive.read_to_end(1 << 10).await.unwrap(), ANSWER);
-        connection.close(AppCode::NoError.into(), b"");
+        close(&connection, AppCode::NoError, b"");
     };
     tokio::select! {
         () = test => {}
@@ -61,7 +61,7 @@ async fn early_data_of_a_forgotten_session_is_rejected_and_the_connection_goes_o
     let test = async {
         let first = dialing.dial(&insecure, address).unwrap().established().await.unwrap();
         assert_eq!(ask(&first).await.unwrap(), ANSWER);
-        first.close(AppCode::NoError.into(), b"");
+        close(&first, AppCode::NoError, b"");
 
         serving.serve(Some(&self_signed())).unwrap();
         let (connection, early) = dialing.dial(&insecure, address).unwrap().into_early().unwrap();
@@ -91,7 +91,7 @@ async fn early_data_can_be_turned_off_on_either_side() {
         let test = async {
             let first = dialing.dial(&client, address).unwrap().established().await.unwrap();
             ask(&first).await.unwrap();
-            first.close(AppCode::NoError.into(), b"");
+            close(&first, AppCode::NoError, b"");
             let second = dialing.dial(&client, address).unwrap().into_early();
             assert_eq!(second.is_ok(), client_on && server_on);
         };
@@ -114,7 +114,7 @@ async fn nothing_goes_early_where_clients_show_who_they_are() {
     let test = async {
         let first = dialing.dial(&client, address).unwrap().established().await.unwrap();
         assert_eq!(ask(&first).await.unwrap(), ANSWER);
-        first.close(AppCode::NoError.into(), b"");
+        close(&first, AppCode::NoError, b"");
         assert!(dialing.dial(&client, address).unwrap().into_early().is_err());
     };
     tokio::select! {
@@ -160,7 +160,7 @@ async fn a_session_does_not_outlive_the_certificate_of_its_server() {
     let test = async {
         let first = dial().established().await.unwrap();
         assert_eq!(ask(&first).await.unwrap(), ANSWER);
-        first.close(AppCode::NoError.into(), b"");
+        close(&first, AppCode::NoError, b"");
         assert_eq!(tcp::exchange_at(&mut *listener, &client, &server).await, (Ok(()), Ok(())));
 
         world.pass(Duration::from_secs(3601));
@@ -236,7 +236,7 @@ async fn early_data_that_is_replayed_is_not_taken() {
     let first = async {
         let first = dialing.dial(&insecure, address).unwrap().established().await.unwrap();
         assert_eq!(ask(&first).await.unwrap(), ANSWER);
-        first.close(AppCode::NoError.into(), b"");
+        close(&first, AppCode::NoError, b"");
     };
     tokio::select! {
         () = first => {}

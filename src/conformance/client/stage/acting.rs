@@ -10,7 +10,7 @@ use crate::conformance::lane::{Event, Lane};
 use crate::conformance::observe::{Hello, ObservingServer};
 use crate::runtime::SharedRuntime;
 use crate::store::TaskKey;
-use crate::transport::quic::token_key;
+use crate::transport::quic::{self, token_key};
 use crate::transport::tls::{Admission, Crypto, Identity, ServerIdentity, ServerTls};
 use crate::wire::{Division, Download};
 use bytes::{Bytes, BytesMut};
@@ -376,7 +376,7 @@ impl Acting {
                 Step::Reset(code) => return lane.reset(code),
                 Step::CloseConnection(code) => {
                     if let Some(connection) = quic {
-                        connection.close(VarInt::from_u32(code), b"");
+                        quic::close(connection, code, b"");
                     }
                     return After::Closed;
                 }

@@ -40,7 +40,7 @@ pub(super) fn client_tls() -> Result<Arc<ClientTls>> {
 pub(super) fn quic_settings(job: &Job) -> Result<QuicSettings> {
     let defaults = QuicSettings::default();
     Ok(QuicSettings {
-        largest_datagram: DatagramSize::new(job.datagram)?,
+        largest_datagram: Some(DatagramSize::new(job.datagram)?),
         streams: defaults.streams.max(job.concurrency),
         ..defaults
     })
