@@ -8,6 +8,8 @@ mod crash_disk;
 #[cfg(feature = "disk")]
 mod damaged;
 #[cfg(feature = "disk")]
+mod digest;
+#[cfg(feature = "disk")]
 mod files;
 #[cfg(feature = "disk")]
 mod group;

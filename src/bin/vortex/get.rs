@@ -1,10 +1,12 @@
 //! `vortex get`: a task from peers into a file.
 
+mod arrival;
 mod failed;
 mod range;
 
-use self::failed::{describe_failed, explain, export_failed};
-use self::range::{ByteRange, Parts, covering, part};
+use self::arrival::Arrival;
+use self::failed::describe_failed;
+use self::range::{ByteRange, Parts, covering};
 use crate::cli::Output;
 use crate::exit::{Exit, Failure, shown};
 use crate::files;
@@ -224,13 +226,13 @@ async fn fetch(
             Some(pieces)
         }
     };
-    let transfer = Transfer {
+    let transfer = || Transfer {
         runtime: world.runtime.clone(),
-        downloaders,
+        downloaders: downloaders.clone(),
         store: Arc::new(store.clone()),
         task,
         digests: wanted.manifest.as_ref().map(|manifest| manifest.pieces().to_vec()).unwrap_or_default(),
-        wanted: pieces,
+        wanted: pieces.clone(),
         peers: peers.clone(),
         plan: PlanSettings {
             concurrency: arguments.concurrency.unwrap_or(8).into(),
@@ -246,33 +248,16 @@ async fn fetch(
         lenient: arguments.lenient,
         observer: Some(progress.observer(task.key.id.to_string(), peers.clone())),
     };
-    let outcome = transfer.run().await;
-    progress.finish();
-    let report = match outcome {
-        Ok(report) => parts.added_to(report),
-        Err(error) => return Err(explain(&store, task.key, error).await),
+    let arrival = Arrival {
+        arguments,
+        store: &store,
+        task,
+        parts: &parts,
+        // Where the next process cleans up, should this one be killed.
+        beside: &staging.dir.join("whole"),
+        progress: &progress,
     };
-    // Where the next process cleans up, should this one be killed.
-    let whole = staging.dir.join("whole");
-    let failed = |error| export_failed(arguments, error);
-    let rename = || {
-        let renamed = files::rename(&whole, &arguments.output);
-        renamed.map_err(|error| Failure::file(&arguments.output, &error))
-    };
-    let sha256 = match (arguments.range, &share) {
-        (Some(range), _) => {
-            part(&store, &task, range, &parts, &whole).await?;
-            rename()?;
-            sha256(world, &arguments.output).await?
-        }
-        // Others still want the pieces.
-        (None, Some(_)) => {
-            let sha256 = store.export(task.key, &whole).await.map_err(failed)?;
-            rename()?;
-            sha256.to_string()
-        }
-        (None, None) => store.give_away(task.key, &arguments.output).await.map_err(failed)?.to_string(),
-    };
+    let (report, sha256) = arrival.run(transfer).await?;
     done(&progress, &report, &ways_taken(&auto, &peers), sha256, &arguments.output);
     match share {
         Some(share) => return Ok(Some(Shared { share, staging, store, progress })),
@@ -521,7 +506,8 @@ fn ways_taken(auto: &AutoDownloader, peers: &[Peer]) -> Vec<WayShare> {
         .collect()
 }
 
-fn done(progress: &Progress, report: &Report, ways: &[WayShare], sha256: String, output: &Path) {
+fn done(progress: &Progress, report: &Report, ways: &[WayShare], sha256: Digest, output: &Path) {
+    let sha256 = sha256.to_string();
     let seconds = report.elapsed.as_secs_f64();
     progress.line(&Line::Done {
         bytes: report.bytes,

@@ -1,18 +1,18 @@
 //! A task becomes a file: whole, or not at all.
 
 use super::device::DiskFile;
-use super::index::PieceRecord;
+use super::digesting::{Digesting, Passed, Stop, Walk};
 use super::{Entry, Inner, content_name};
 use crate::runtime::SharedRuntime;
 use crate::store::{Missing, StoreError, TaskKey};
-use crate::wire::{Algorithm, Digest, Hasher};
+use crate::wire::Digest;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
+use std::mem;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Bytes that are copied at a time.
-const BUFFER_LEN: usize = 1 << 20;
+use tokio::sync::OwnedMutexGuard;
 
 /// A task can't be written to a file.
 #[derive(Debug, thiserror::Error)]
@@ -44,20 +44,17 @@ pub enum ExportError {
 /// Writes the content beside what is at `target`, and puts it in its place.
 pub(super) async fn copy(store: &Arc<Inner>, key: TaskKey, target: &Path) -> Result<Digest, ExportError> {
     let task = Whole::of(store, key).await?;
-    let target = target.to_owned();
-    let mut tag = [0; 8];
-    store.runtime.fill_random(&mut tag);
-    let runtime = Arc::clone(&store.runtime);
-    let begun = store.runtime.blocking(move || {
-        let output = Unfinished::new(&runtime, &target, tag)?;
-        let shared = task.content.file().is_some_and(|content| share_blocks(&content, &output.file));
-        Ok::<_, ExportError>((task, output, shared))
-    });
-    let (task, output, shared) = begun.await.map_err(StoreError::from)??;
-    // Blocks that both files share are as good as what is read of them here. Others are written as they are read: the
-    // content has to come by for its digests in any case, so that a copy within the kernel would save nothing.
-    let verified = Pass { task, sink: (!shared).then_some(output.file.try_clone()?) }.verified(store).await?;
-    store.runtime.blocking(move || output.finish()).await.map_err(StoreError::from)??;
+    let output = Unfinished::begin(store, &task, target).await?;
+    put_beside(store, Pass::new(task).await, output).await
+}
+
+async fn put_beside(store: &Arc<Inner>, pass: Pass, output: Output) -> Result<Digest, ExportError> {
+    let Output { file, shared } = output;
+    // Blocks that both files share are as good as what is read of them here. Others are written as they are read: what
+    // is not in the digests yet has to come by in any case, so that a copy within the kernel would save little.
+    let sink = (!shared).then(|| file.file.try_clone()).transpose()?;
+    let (_, verified) = pass.into_sink(sink).verified(store).await?;
+    store.runtime.blocking(move || file.finish()).await.map_err(StoreError::from)??;
     Ok(verified)
 }
 
@@ -67,23 +64,27 @@ pub(super) async fn give_away(
     key: TaskKey,
     target: &Path,
 ) -> Result<Digest, ExportError> {
-    let task = Whole::of(store, key).await?;
-    let verified = Pass { task, sink: None }.verified(store).await?;
+    let (pass, verified) = Pass::new(Whole::of(store, key).await?).await.verified(store).await?;
     let (inner, to) = (Arc::clone(store), target.to_owned());
     // In one job: nobody can be gone between its steps.
     let moved = store.runtime.blocking(move || {
         let entry = inner.take(key).ok_or(Missing::Task).map_err(StoreError::from)?;
+        // Of what was read a while ago, somebody who serves it may have found a piece damaged since.
+        let stay = |why| {
+            entry.state().leaving = false;
+            why
+        };
+        if !entry.task().is_complete() {
+            return stay(Err(incomplete(&entry)));
+        }
         // It has been durable ever since its last piece was acknowledged. Where the power is cut before the index is told,
         // the next start forgets the task.
         match inner.disk.move_out(&content_name(entry.serial), &to) {
             Ok(()) => Ok(Some(entry)),
-            Err(error) => {
-                entry.state().leaving = false;
-                match error.kind() {
-                    io::ErrorKind::CrossesDevices | io::ErrorKind::Unsupported => Ok(None),
-                    _ => Err(ExportError::Target(error)),
-                }
-            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::CrossesDevices | io::ErrorKind::Unsupported => stay(Ok(None)),
+                _ => stay(Err(ExportError::Target(error))),
+            },
         }
     });
     match moved.await.map_err(StoreError::from)?? {
@@ -92,7 +93,8 @@ pub(super) async fn give_away(
             Ok(verified)
         }
         None => {
-            let verified = copy(store, key, target).await?;
+            let output = Unfinished::begin(store, &pass.task, target).await?;
+            let verified = put_beside(store, pass, output).await?;
             if let Some(entry) = store.take(key) {
                 store.delete(&entry).await?;
             }
@@ -116,7 +118,6 @@ fn share_blocks(_content: &File, _output: &File) -> bool {
 struct Whole {
     entry: Arc<Entry>,
     content: Arc<dyn DiskFile>,
-    pieces: u64,
     digest: Option<Digest>,
 }
 
@@ -125,99 +126,105 @@ impl Whole {
         store.settled().await?;
         let entry = store.entry(key).map_err(StoreError::from)?;
         let task = entry.task();
-        let pieces = task.division.pieces();
         if !task.is_complete() {
-            return Err(ExportError::Incomplete { held: task.held, pieces });
+            return Err(incomplete(&entry));
         }
         let opened = Arc::clone(&entry);
         let content = store.blocking(move |inner| opened.file(&*inner.disk)).await?;
-        Ok(Self { entry, content, pieces, digest: task.digest })
+        Ok(Self { entry, content, digest: task.digest })
     }
 }
 
-/// A walk through the content of a task.
-struct Pass {
-    task: Whole,
-    /// Where what was read goes.
-    sink: Option<File>,
+fn incomplete(entry: &Entry) -> ExportError {
+    let task = entry.task();
+    ExportError::Incomplete { held: task.held, pieces: task.division.pieces() }
 }
 
-/// The digests of the whole, as far as it was read.
-struct Hashes {
-    sha256: Hasher,
-    /// Of the task's digest, where that is another one.
-    own: Option<Hasher>,
+/// A walk through what is left to read of a task, and, for a copy, through the rest as well.
+struct Pass {
+    task: Whole,
+    /// Nobody else goes on with them meanwhile.
+    turn: OwnedMutexGuard<Digesting>,
+    digesting: Digesting,
+    /// Where the content goes, and what was written there.
+    sink: Option<File>,
+    written: Walk,
 }
 
 impl Pass {
-    /// Reads all of the content, and holds each piece and the whole against their digests; the SHA-256 of the whole. A
-    /// piece that turns out damaged is marked so.
-    async fn verified(mut self, store: &Arc<Inner>) -> Result<Digest, ExportError> {
-        let Whole { entry, pieces, digest, .. } = &self.task;
-        let (key, pieces, digest) = (entry.key, *pieces, *digest);
-        let own = digest.map(|digest| digest.algorithm()).filter(|it| *it != Algorithm::Sha256);
-        let mut hashes = Hashes { sha256: Hasher::new(Algorithm::Sha256), own: own.map(Hasher::new) };
-        // A job for each piece: between them the export can be given up.
-        for number in 0..=u32::MAX {
-            if u64::from(number) >= pieces {
-                break;
-            }
+    /// Begins where the digests are that were computed ahead. They count for one export: the next one reads everything.
+    async fn new(task: Whole) -> Self {
+        let mut turn = task.entry.digesting().lock_owned().await;
+        let digesting = mem::take(&mut *turn);
+        Self { task, turn, digesting, sink: None, written: Walk::default() }
+    }
+
+    fn into_sink(mut self, sink: Option<File>) -> Self {
+        if sink.is_some() {
+            // Its first bytes have gone by already.
+            self.digesting.undo_part();
+        }
+        Self { sink, written: Walk::default(), ..self }
+    }
+
+    /// Holds each piece and the whole against their digests; returns the SHA-256 of the whole. A piece that turns out
+    /// damaged is marked so.
+    async fn verified(mut self, store: &Arc<Inner>) -> Result<(Self, Digest), ExportError> {
+        // One job after the other: between them the export can be given up.
+        loop {
             let inner = Arc::clone(store);
             let passed = store.runtime.blocking(move || {
-                self.piece(&inner, number, &mut hashes)?;
-                Ok::<_, ExportError>((self, hashes))
+                let stop = self.step(&inner);
+                (self, stop)
             });
-            match passed.await.map_err(StoreError::from)? {
-                Ok(state) => (self, hashes) = state,
-                Err(error) => {
-                    if let ExportError::Store(StoreError::Damaged { number }) = error
-                        && let Err(error) = store.mark_damaged(key.piece(number)).await
-                    {
+            let stop;
+            (self, stop) = passed.await.map_err(StoreError::from)?;
+            match stop {
+                Ok(Stop::Spent) => {}
+                Ok(Stop::End) => {
+                    let sha256 = self.digesting.finish(self.task.digest)?;
+                    return Ok((self, sha256));
+                }
+                Ok(Stop::Lacks(_)) => return Err(incomplete(&self.task.entry)),
+                Err(ExportError::Store(StoreError::Damaged { number })) => {
+                    // Once the piece is here again, it goes on from there.
+                    *self.turn = self.digesting;
+                    let key = self.task.entry.key;
+                    if let Err(error) = store.mark_damaged(key.piece(number)).await {
                         tracing::warn!(%error, %key, number, "a damaged piece could not be marked so");
                     }
-                    return Err(error);
+                    return Err(StoreError::Damaged { number }.into());
                 }
+                Err(error) => return Err(error),
             }
-        }
-        let sha256 = hashes.sha256.finish();
-        let computed = hashes.own.map_or(sha256, Hasher::finish);
-        match digest {
-            Some(expected) if expected != computed => Err(ExportError::WrongDigest { computed }),
-            _ => Ok(sha256),
         }
     }
 
-    fn piece(&mut self, store: &Inner, number: u32, hashes: &mut Hashes) -> Result<(), ExportError> {
-        let Whole { entry, content, .. } = &self.task;
-        let span = entry.span(number).map_err(StoreError::from)?;
-        let Some(PieceRecord::Held(provenance)) = store.index.piece(entry.serial, number)? else {
-            return Err(StoreError::from(Missing::Content).into());
+    fn step(&mut self, store: &Inner) -> Result<Stop, ExportError> {
+        let Self { task: Whole { entry, content, .. }, digesting, sink, written, .. } = self;
+        let sink = sink.as_ref();
+        let write = |at: u64, bytes: &[u8]| match sink {
+            Some(sink) => Ok(sink.write_all_at(bytes, at)?),
+            None => Ok(()),
         };
-        let mut piece = Hasher::new(provenance.digest.algorithm());
-        let mut buffer = vec![0; BUFFER_LEN.min(span.length.get() as usize)];
-        let (mut offset, end) = (span.offset, span.offset + u64::from(span.length));
-        while offset < end {
-            let length = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
-            let part = buffer.get_mut(..length).unwrap_or_default();
-            let read = content.read_full_at(offset, part);
-            if read.map_err(|error| StoreError::io("reading a piece", error))? < length {
-                return Err(StoreError::Damaged { number }.into());
-            }
-            piece.update(part);
-            hashes.sha256.update(part);
-            if let Some(own) = &mut hashes.own {
-                own.update(part);
-            }
-            if let Some(sink) = &mut self.sink {
-                sink.write_all(part)?;
-            }
-            offset += length as u64;
+        if sink.is_some() && written.passed() < digesting.passed() {
+            // In the digests of the whole already. What is copied is held against those of the pieces once more.
+            let copied = written.step(store, entry, &**content, digesting.passed(), |passed| match passed {
+                Passed::Bytes(at, bytes) => write(at, bytes),
+                Passed::Piece => Ok(()),
+            });
+            return copied.map(|stop| if stop == Stop::End { Stop::Spent } else { stop });
         }
-        if piece.finish() != provenance.digest {
-            return Err(StoreError::Damaged { number }.into());
-        }
-        Ok(())
+        let stop = digesting.advance(store, entry, &**content, write);
+        written.skip_to(digesting.passed());
+        stop
     }
+}
+
+/// A file to be, and whether it has its content already.
+struct Output {
+    file: Unfinished,
+    shared: bool,
 }
 
 /// A file beside the target that becomes the target once it is whole. Dropped before, it is removed.
@@ -230,6 +237,20 @@ struct Unfinished {
 }
 
 impl Unfinished {
+    /// Begins a file beside `target`, with the blocks of the content where the file system can do that.
+    async fn begin(store: &Arc<Inner>, task: &Whole, target: &Path) -> Result<Output, ExportError> {
+        let (runtime, content, target) =
+            (Arc::clone(&store.runtime), Arc::clone(&task.content), target.to_owned());
+        let mut tag = [0; 8];
+        runtime.fill_random(&mut tag);
+        let begun = store.runtime.blocking(move || {
+            let file = Self::new(&runtime, &target, tag)?;
+            let shared = content.file().is_some_and(|content| share_blocks(&content, &file.file));
+            Ok::<_, ExportError>(Output { file, shared })
+        });
+        begun.await.map_err(StoreError::from)?
+    }
+
     fn new(runtime: &SharedRuntime, target: &Path, tag: [u8; 8]) -> io::Result<Self> {
         let target = std::path::absolute(target)?;
         if target.is_dir() {

@@ -291,6 +291,7 @@ impl super::State {
                 self.accessed_saved = *accessed;
             }
             Change::Damaged { number } => {
+                self.doubt(*number);
                 self.damaged.remove(number);
                 if let Some(pieces) = &mut self.pieces {
                     pieces.remove(*number);

@@ -11,6 +11,7 @@ use vortex_p2p::downloader::transfer::Report;
 use vortex_p2p::downloader::{DownloaderFactory, Peer, PieceRange, StorageClient};
 use vortex_p2p::store::disk::DiskStore;
 use vortex_p2p::store::{NewTask, PieceSet, PieceStore as _};
+use vortex_p2p::wire::{Algorithm, Digest, Hasher};
 
 /// Bytes of a file, from the first to the last.
 #[derive(Debug, Clone, Copy)]
@@ -103,14 +104,14 @@ impl Parts {
     }
 }
 
-/// Writes the bytes of `range` to `output`, durably.
+/// Writes the bytes of `range` to `output`, durably; returns their SHA-256.
 pub(super) async fn part(
     store: &DiskStore,
     task: &NewTask,
     range: ByteRange,
     parts: &Parts,
     output: &Path,
-) -> Result<(), Failure> {
+) -> Result<Digest, Failure> {
     let failed = |error: io::Error| Failure::file(output, &error);
     // What an earlier process left there, or whatever somebody else put there: it is not written to.
     match std::fs::remove_file(output) {
@@ -118,8 +119,10 @@ pub(super) async fn part(
         _ => {}
     }
     let mut file = File::create_new(output).map_err(failed)?;
+    let mut sha256 = Hasher::new(Algorithm::Sha256);
     for number in covering(task, range)? {
         if let Some((_, bytes)) = parts.0.get(&number) {
+            sha256.update(bytes);
             file.write_all(bytes).map_err(failed)?;
             continue;
         }
@@ -129,9 +132,11 @@ pub(super) async fn part(
         while at < to {
             let most = usize::try_from(to - at).unwrap_or(usize::MAX).min(1 << 20);
             let bytes = piece.content.read(at, most).await?;
+            sha256.update(&bytes);
             file.write_all(&bytes).map_err(failed)?;
             at += bytes.len() as u64;
         }
     }
-    file.sync_all().map_err(failed)
+    file.sync_all().map_err(failed)?;
+    Ok(sha256.finish())
 }
