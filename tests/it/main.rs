@@ -10,6 +10,8 @@
 )]
 
 #[cfg(feature = "cli")]
+mod arrival;
+#[cfg(feature = "cli")]
 mod bench;
 mod book;
 #[cfg(feature = "cli")]

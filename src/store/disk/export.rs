@@ -156,6 +156,8 @@ impl Pass {
     async fn new(task: Whole) -> Self {
         let mut turn = task.entry.digesting().lock_owned().await;
         let digesting = mem::take(&mut *turn);
+        let (ahead, pieces) = (digesting.passed(), task.entry.division.pieces());
+        tracing::debug!(key = %task.entry.key, ahead, pieces, "reads what is not in the digest yet");
         Self { task, turn, digesting, sink: None, written: Walk::default() }
     }
 
