@@ -396,6 +396,40 @@ fn a_piece_longer_than_a_job_takes_several_and_each_counts() {
     assert_eq!(disk.read(), 20 << 20, "for the copy, on a disk that moves nothing");
 }
 
+/// The bytes are those that were verified up to the moment at which the file leaves the store.
+#[test]
+fn a_piece_that_is_found_damaged_after_its_digest_is_not_given_away() {
+    let (content, task) = (bytes(LENGTH as usize, 1), new_task(1, LENGTH, PIECE));
+    let runtime = Inline::new();
+    let place = Place::new();
+    let disk = Watched::new(OsDisk::open(place.0.path().join("store")).unwrap());
+    let store = ready(DiskStore::open(Arc::new(disk.clone()), runtime.clone())).unwrap();
+    ready(store.create(task)).unwrap();
+    (0..PIECES).for_each(|number| put(&store, task, number, piece(task, &content, number)));
+    runtime.hold();
+    let mut giving = Box::pin(store.give_away(task.key, place.target()));
+    let mut look = || giving.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    for _ in ["opens the content", "reads it"] {
+        assert!(look().is_pending());
+        runtime.run_one(0);
+    }
+    assert_eq!(disk.read(), LENGTH);
+    assert!(look().is_pending(), "it is about to be moved");
+    let mut marking = Box::pin(store.mark_damaged(task.key.piece(2)));
+    while marking.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+        // The job of the other one comes first.
+        runtime.run_one(1);
+    }
+    runtime.run_one(0);
+    let Poll::Ready(given) = look() else { panic!("it waits for something else") };
+    assert!(matches!(given, Err(ExportError::Incomplete { held: 6, pieces: 7 })), "{given:?}");
+    assert!(!place.target().exists());
+    runtime.release();
+    put(&store, task, 2, piece(task, &content, 2));
+    assert_eq!(ready(store.give_away(task.key, place.target())).unwrap(), sha256(&content));
+    assert_eq!(place.found(), content);
+}
+
 #[test]
 fn a_digest_that_becomes_known_late_is_computed_all_the_same() {
     let (content, task) = (bytes(LENGTH as usize, 1), new_task(1, LENGTH, PIECE));
