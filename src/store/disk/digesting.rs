@@ -106,7 +106,7 @@ impl Walk {
                 Some(part) => part,
                 None => {
                     let held = match store.index.piece(entry.serial, number)? {
-                        Some(PieceRecord::Held(held)) if !entry.state().damaged.contains(&number) => held,
+                        Some(PieceRecord::Held(held)) => held,
                         _ => return Ok(Stop::Lacks(self.next)),
                     };
                     spent += LEAST.saturating_sub(span.length.into());

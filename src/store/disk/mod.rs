@@ -456,11 +456,7 @@ impl Inner {
         let serial = entry.serial;
         let record = self.blocking(move |inner| inner.index.piece(serial, number)).await?;
         if let Some(PieceRecord::Held(_)) = record {
-            {
-                let mut state = entry.state();
-                state.damaged.insert(number);
-                state.doubt(number);
-            }
+            entry.state().damaged.insert(number);
             self.change(&entry, Change::Damaged { number }).await?;
         }
         Ok(())

@@ -4,7 +4,7 @@
 //! damage, no process reads a byte twice.
 
 use super::contract::{bytes, new_task, provenance};
-use super::crash_disk::CrashDisk;
+use super::crash_disk::{CrashDisk, Fault};
 use super::world::{Inline, ready};
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -210,6 +210,8 @@ fn what_was_read_as_it_came_is_not_read_again() {
         let disk = Watched::new(OsDisk::open(place.0.path().join("store")).unwrap());
         let store = disk.open();
         ready(store.create(task)).unwrap();
+        // As a transfer does: from then on the store knows without its index what is held.
+        ready(store.held(task.key)).unwrap();
         let mut following = Following::new(&store, task);
         let mut held = BTreeSet::new();
         for number in order {
@@ -375,25 +377,88 @@ fn a_piece_that_is_written_again_while_it_is_read_is_read_again() {
 #[test]
 fn a_piece_longer_than_a_job_takes_several_and_each_counts() {
     let (content, task) = (bytes(20 << 20, 3), new_task(1, 20 << 20, 19 << 20));
+    for jobs in 1..=4 {
+        let runtime = Inline::new();
+        let (place, disk) = (Place::new(), Watched::new(CrashDisk::default()));
+        let store = ready(DiskStore::open(Arc::new(disk.clone()), runtime.clone())).unwrap();
+        ready(store.create(task)).unwrap();
+        (0..2).for_each(|number| put(&store, task, number, piece(task, &content, number)));
+        runtime.hold();
+        // The first job opens the content. Whoever waits for the last of them gives up when it has been handed over.
+        let mut following = Following::new(&store, task);
+        for _ in 1..jobs {
+            following.waits();
+            runtime.run_one(0);
+        }
+        following.waits();
+        drop(following);
+        runtime.release();
+        assert_eq!(disk.read(), [0, 8 << 20, 16 << 20, 20 << 20][jobs - 1]);
+        assert_eq!(ready(store.export(task.key, place.target())).unwrap(), sha256(&content));
+        assert_eq!(disk.read(), 20 << 20, "for the copy");
+        assert!(place.found() == content);
+    }
+}
+
+#[test]
+fn a_long_piece_that_is_written_again_between_two_jobs_is_begun_again() {
+    let task = new_task(1, 20 << 20, 19 << 20);
+    let (first, second) = (bytes(20 << 20, 3), bytes(20 << 20, 4));
     let runtime = Inline::new();
     let (place, disk) = (Place::new(), Watched::new(CrashDisk::default()));
     let store = ready(DiskStore::open(Arc::new(disk.clone()), runtime.clone())).unwrap();
     ready(store.create(task)).unwrap();
-    (0..2).for_each(|number| put(&store, task, number, piece(task, &content, number)));
+    put(&store, task, 0, piece(task, &first, 0));
+    put(&store, task, 1, piece(task, &second, 1));
     runtime.hold();
     let mut following = Following::new(&store, task);
-    // Two jobs on behalf of somebody who gives up while the third has been handed over.
-    for _ in ["opens the content", "reads 8 MiB", "reads 8 MiB"] {
+    for _ in ["opens the content", "reads 8 MiB"] {
         following.waits();
         runtime.run_one(0);
     }
-    following.waits();
-    drop(following);
     runtime.release();
-    assert_eq!(disk.read(), 20 << 20);
-    let sha256_of_it = ready(store.give_away(task.key, place.target())).unwrap();
-    assert_eq!(sha256_of_it, sha256(&content));
-    assert_eq!(disk.read(), 20 << 20, "for the copy, on a disk that moves nothing");
+    ready(store.mark_damaged(task.key.piece(0))).unwrap();
+    put(&store, task, 0, piece(task, &second, 0));
+    following.ends();
+    assert_eq!(disk.read(), (8 << 20) + (20 << 20));
+    assert_eq!(ready(store.give_away(task.key, place.target())).unwrap(), sha256(&second));
+}
+
+#[test]
+fn a_read_that_fails_in_the_middle_of_a_piece_leaves_nothing_of_it_in_the_digest() {
+    let (content, task) = (bytes(3 << 18, 1), new_task(1, 3 << 18, 3 << 18));
+    let (place, crash) = (Place::new(), CrashDisk::default());
+    let disk = Watched::new(crash.clone());
+    let store = disk.open();
+    ready(store.create(task)).unwrap();
+    put(&store, task, 0, &content);
+    disk.interrupt(1, move || crash.fail(Fault::Read, 0));
+    let failed = Following::new(&store, task).look();
+    assert!(matches!(failed, Poll::Ready(Err(StoreError::Io { .. }))), "{failed:?}");
+    Following::new(&store, task).ends();
+    assert_eq!(ready(store.export(task.key, place.target())).unwrap(), sha256(&content));
+}
+
+#[test]
+fn an_export_that_finds_damage_need_not_begin_again() {
+    let (content, task) = (bytes(LENGTH as usize, 1), new_task(1, LENGTH, PIECE));
+    let place = Place::new();
+    let path = place.0.path().join("store");
+    let disk = Watched::new(OsDisk::open(&path).unwrap());
+    let store = disk.open();
+    ready(store.create(task)).unwrap();
+    (0..PIECES).for_each(|number| put(&store, task, number, piece(task, &content, number)));
+    let file = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
+    let file = file.into_iter().find(|path| path.extension().is_some_and(|it| it == "content")).unwrap();
+    let mut damaged = std::fs::read(&file).unwrap();
+    damaged[3 * PIECE as usize] ^= 1;
+    std::fs::write(&file, damaged).unwrap();
+    let error = ready(store.give_away(task.key, place.target())).unwrap_err();
+    assert!(matches!(error, ExportError::Store(StoreError::Damaged { number: 3 })), "{error:?}");
+    assert_eq!(disk.read(), 4 * PIECE);
+    put(&store, task, 3, piece(task, &content, 3));
+    assert_eq!(ready(store.give_away(task.key, place.target())).unwrap(), sha256(&content));
+    assert_eq!((disk.read(), place.found()), (LENGTH - 3 * PIECE, content.to_vec()));
 }
 
 /// The bytes are those that were verified up to the moment at which the file leaves the store.
