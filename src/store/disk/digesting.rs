@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The bytes of a held piece change in one way only: it is found damaged, entered as that, and written again. Whoever
-//! enters it says so to the walk ([`State::doubt`](super::State::doubt)), which goes back.
+//! enters it says so to the walk (`State::doubt`), which goes back.
 
 use super::device::DiskFile;
 use super::export::ExportError;

@@ -18,6 +18,7 @@ mod buffers;
 mod content;
 mod device;
 mod digesting;
+mod entry;
 mod export;
 mod import;
 mod index;
@@ -35,9 +36,9 @@ use super::{
     TaskKey,
 };
 use crate::runtime::{BoxFuture, SharedRuntime};
-use crate::wire::{Digest, Division, Download, PieceSpan};
+use crate::wire::{Digest, Download};
 use buffers::Buffers;
-use digesting::Digesting;
+use entry::{Entry, State, content_name, is_content};
 use index::{Change, Found, Index, PieceRecord};
 use queue::Queue;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +46,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A store in a directory of a [`Disk`]. Clones share it; the last one that is dropped closes it.
@@ -74,114 +75,6 @@ enum Room {
     /// With the bytes that arrive. The length is what somebody said; whether there would be room for it is looked at, so that an
     /// honest one is not begun in vain, and none of it is taken.
     AsItComes,
-}
-
-/// A task. Whoever reads or writes it holds a reference, and by their number collection knows.
-#[derive(Debug)]
-struct Entry {
-    key: TaskKey,
-    serial: u64,
-    division: Division,
-    state: Mutex<State>,
-    /// The digests of the whole, once somebody wants them. Whoever goes on with them has the lock.
-    digesting: OnceLock<Arc<tokio::sync::Mutex<Digesting>>>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    digest: Option<Digest>,
-    pinned: bool,
-    held: u64,
-    /// The pieces that the index has, once somebody has asked for them.
-    pieces: Option<PieceSet>,
-    /// Seconds since the Unix epoch, and as the index has it.
-    accessed: u64,
-    accessed_saved: u64,
-    /// It is being deleted: nobody finds it any more.
-    leaving: bool,
-    writing: BTreeSet<u32>,
-    /// Damaged, and held as far as the index knows.
-    damaged: BTreeSet<u32>,
-    /// The first of the pieces that were found damaged since the digests of the whole were last looked at.
-    doubted: Option<u32>,
-    /// How many syncs of the content failed. A writer that began before the last of them can't rely on any later one.
-    lost: u64,
-    file: Option<Weak<dyn DiskFile>>,
-}
-
-impl State {
-    /// A piece is damaged: it may be written again from now on.
-    fn doubt(&mut self, number: u32) {
-        self.doubted = Some(self.doubted.map_or(number, |first| first.min(number)));
-    }
-}
-
-impl Entry {
-    fn new(key: TaskKey, serial: u64, division: Division, state: State) -> Arc<Self> {
-        Arc::new(Self { key, serial, division, state: Mutex::new(state), digesting: OnceLock::new() })
-    }
-
-    fn digesting(&self) -> Arc<tokio::sync::Mutex<Digesting>> {
-        Arc::clone(self.digesting.get_or_init(Arc::default))
-    }
-
-    /// Whether piece `number` may be held, as far as that is known without the index; an error where the task was deleted.
-    fn may_hold(&self, number: u64) -> Result<bool, Missing> {
-        let state = self.state();
-        if state.leaving {
-            return Err(Missing::Task);
-        }
-        let held = |pieces: &PieceSet| u32::try_from(number).is_ok_and(|number| pieces.contains(number));
-        Ok(state.pieces.as_ref().is_none_or(held))
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while the lock is held.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn task(&self) -> Task {
-        let state = self.state();
-        Task {
-            key: self.key,
-            division: self.division,
-            digest: state.digest,
-            held: state.held.saturating_sub(state.damaged.len() as u64),
-            pinned: state.pinned,
-        }
-    }
-
-    fn span(&self, number: u32) -> Result<PieceSpan, Missing> {
-        self.division.piece(number).ok_or(Missing::Piece { pieces: self.division.pieces() })
-    }
-
-    /// The content file; opened once for all that use it at the same time.
-    fn file(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, StoreError> {
-        let mut state = self.state();
-        if let Some(file) = state.file.as_ref().and_then(Weak::upgrade) {
-            return Ok(file);
-        }
-        let file = disk.open(&content_name(self.serial), OpenMode::Existing);
-        let file = file.map_err(|error| match error.kind() {
-            // It was deleted since it was looked up.
-            io::ErrorKind::NotFound if state.leaving => Missing::Task.into(),
-            _ => StoreError::io("opening the content of a task", error),
-        })?;
-        state.file = Some(Arc::downgrade(&file));
-        Ok(file)
-    }
-}
-
-/// The name of a content file.
-fn content_name(serial: u64) -> String {
-    format!("{serial:016x}{CONTENT}")
-}
-
-const CONTENT: &str = ".content";
-
-/// Whether a file is the store's and holds content.
-fn is_content(name: &str) -> bool {
-    name.ends_with(CONTENT)
 }
 
 impl DiskStore {

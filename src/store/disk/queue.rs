@@ -273,34 +273,6 @@ fn sync(entry: &Entry, file: &dyn DiskFile) -> Result<u64, StoreError> {
     }
 }
 
-impl super::State {
-    /// Does what was done in the index, where `held` pieces are held since. They are counted there alone: here nobody knows
-    /// whether a piece that is damaged was entered as that before.
-    fn apply(&mut self, change: &Change, held: u64) {
-        self.held = held;
-        match change {
-            Change::Create { .. } | Change::Delete => {}
-            Change::Digest(digest) => self.digest = Some(*digest),
-            Change::Pin(pinned) => self.pinned = *pinned,
-            Change::Accessed(seconds) => self.accessed_saved = *seconds,
-            Change::Piece { number, accessed, .. } => {
-                if let Some(pieces) = &mut self.pieces {
-                    pieces.insert(*number);
-                }
-                self.accessed = self.accessed.max(*accessed);
-                self.accessed_saved = *accessed;
-            }
-            Change::Damaged { number } => {
-                self.doubt(*number);
-                self.damaged.remove(number);
-                if let Some(pieces) = &mut self.pieces {
-                    pieces.remove(*number);
-                }
-            }
-        }
-    }
-}
-
 #[cfg(all(test, feature = "tokio-runtime"))]
 #[allow(clippy::unwrap_used, reason = "a test that fails says where")]
 mod tests {
