@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Mutex;
 
 /// Chunks that are taken from the connection under one lock.
 const CHUNKS_AT_ONCE: usize = 32;
@@ -29,6 +30,9 @@ pub struct QuicClient {
     runtime: SharedRuntime,
     deadlines: Deadlines,
     early: Option<Arc<Early>>,
+    /// Whose turn it is to wait for a stream that the peer allows. quinn wakes all that wait as soon as there is one: with
+    /// thousands of requests they would be at nothing else.
+    turn: Arc<Mutex<()>>,
 }
 
 /// The time before the handshake is complete.
@@ -65,7 +69,7 @@ impl QuicClient {
     /// Requests over `connection`, whose handshake is complete.
     #[must_use]
     pub fn new(connection: quinn::Connection, runtime: SharedRuntime, deadlines: Deadlines) -> Self {
-        Self { connection, runtime, deadlines, early: None }
+        Self { connection, runtime, deadlines, early: None, turn: Arc::default() }
     }
 
     /// Requests over `connection`, on which `early` lets the first ones go before the handshake is complete: their answers
@@ -177,7 +181,10 @@ impl QuicClient {
     async fn send(&self, packet: &[u8]) -> Result<RecvStream, RequestError> {
         //= VTX-QUC-012
         //= VTX-QUC-018
-        let (mut send, receive) = self.connection.open_bi().await.map_err(lost)?;
+        let turn = self.turn.lock().await;
+        let opened = self.connection.open_bi().await;
+        drop(turn);
+        let (mut send, receive) = opened.map_err(lost)?;
         match send.write_all(packet).await {
             //= VTX-QUC-013
             Ok(()) => {

@@ -38,12 +38,7 @@ pub(super) fn client_tls() -> Result<Arc<ClientTls>> {
 }
 
 pub(super) fn quic_settings(job: &Job) -> Result<QuicSettings> {
-    let defaults = QuicSettings::default();
-    Ok(QuicSettings {
-        largest_datagram: Some(DatagramSize::new(job.datagram)?),
-        streams: defaults.streams.max(job.concurrency),
-        ..defaults
-    })
+    Ok(QuicSettings { largest_datagram: Some(DatagramSize::new(job.datagram)?), ..QuicSettings::default() })
 }
 
 /// A server of the content, with limits that do not get in the way.
