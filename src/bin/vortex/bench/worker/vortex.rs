@@ -28,13 +28,20 @@ pub(super) fn network() -> Arc<dyn Network> {
 }
 
 pub(super) fn server_tls() -> Result<ServerTls> {
-    let crypto = Crypto::new(runtime());
-    let identity = ServerIdentity::new(Identity::self_signed(&crypto)?);
-    Ok(ServerTls::new(&crypto, &identity, &Admission::Anyone)?)
+    server_tls_with(&Crypto::new(runtime()))
+}
+
+pub(super) fn server_tls_with(crypto: &Crypto) -> Result<ServerTls> {
+    let identity = ServerIdentity::new(Identity::self_signed(crypto)?);
+    Ok(ServerTls::new(crypto, &identity, &Admission::Anyone)?)
 }
 
 pub(super) fn client_tls() -> Result<Arc<ClientTls>> {
-    Ok(Arc::new(ClientTls::new(&Crypto::new(runtime()), &Trust::Insecure, None)?))
+    client_tls_with(&Crypto::new(runtime()))
+}
+
+pub(super) fn client_tls_with(crypto: &Crypto) -> Result<Arc<ClientTls>> {
+    Ok(Arc::new(ClientTls::new(crypto, &Trust::Insecure, None)?))
 }
 
 pub(super) fn quic_settings(job: &Job) -> Result<QuicSettings> {
