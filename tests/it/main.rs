@@ -16,6 +16,8 @@ mod bench;
 mod book;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(all(feature = "quic", feature = "tcp"))]
+mod clock;
 mod committed;
 #[cfg(feature = "config")]
 mod config;

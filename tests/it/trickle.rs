@@ -2,17 +2,18 @@
 //!
 //! Its clock stands still, so that every path looks fast, and it waits for as much as it ever does.
 
+use crate::clock::Stopped;
 use crate::downloader::world::answer;
 use crate::peers::{Served, content};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use vortex_p2p::client::{Ask, Failure, RequestError, TcpClient, Waited};
-use vortex_p2p::runtime::{BoxFuture, Runtime, SharedRuntime, Timer, TokioRuntime};
+use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
 use vortex_p2p::server::ServerSettings;
 use vortex_p2p::session::Deadlines;
 use vortex_p2p::store::TaskKey;
@@ -24,31 +25,6 @@ use vortex_p2p::wire::{Bounded, ErrorCode, ErrorMessage, Message, Packet, PieceK
 
 /// Bytes that a client waits for at most.
 const MOST: usize = 256 << 10;
-
-/// tokio's, except that no time passes.
-#[derive(Debug)]
-struct StandsStill(Instant);
-
-impl Runtime for StandsStill {
-    fn now(&self) -> Instant {
-        self.0
-    }
-    fn unix_time(&self) -> Duration {
-        TokioRuntime.unix_time()
-    }
-    fn timer(&self, deadline: Instant) -> Pin<Box<dyn Timer>> {
-        TokioRuntime.timer(deadline)
-    }
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        TokioRuntime.spawn(task);
-    }
-    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        TokioRuntime.spawn_blocking(job);
-    }
-    fn fill_random(&self, buffer: &mut [u8]) {
-        TokioRuntime.fill_random(buffer);
-    }
-}
 
 /// A stream of the kernel, and what it was told to wait for.
 struct Told {
@@ -100,7 +76,7 @@ async fn connection() -> (Told, Arc<Mutex<Vec<usize>>>, Box<dyn ByteStream>) {
 }
 
 fn runtime() -> SharedRuntime {
-    Arc::new(StandsStill(TokioRuntime.now()))
+    Stopped::new()
 }
 
 /// Long enough for whatever comes at all; what does not come is told sooner than by default.

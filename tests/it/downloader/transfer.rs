@@ -1,6 +1,7 @@
 //! A transfer among peers that are dead, silent, lying, or break off: raw servers, over loopback.
 
 use super::world::{Served, answer, content, downloaders, listener, runtime, task};
+use crate::clock::Stopped;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
@@ -14,7 +15,6 @@ use vortex_p2p::downloader::transfer::{
     Event, Observer, PlanSettings, Report, Transfer, TransferError, Verdict,
 };
 use vortex_p2p::rate::RateLimiter;
-use vortex_p2p::runtime::{BoxFuture, Runtime, Timer, TokioRuntime};
 use vortex_p2p::server::ServerSettings;
 use vortex_p2p::store::{MemoryStore, NewTask, PieceStore, TaskKey};
 use vortex_p2p::wire::extension::ExtensionRequest;
@@ -356,44 +356,16 @@ async fn a_piece_that_was_said_to_be_there_and_is_not_comes_from_elsewhere() {
     assert_eq!(report.peers[1].pieces, 2);
 }
 
-/// A clock that stands still, but for what a test lets pass. Timers are those of the real one, and may come early.
-#[derive(Debug)]
-struct Stopped {
-    begun: Instant,
-    passed: Mutex<Duration>,
-}
-
-impl Runtime for Stopped {
-    fn now(&self) -> Instant {
-        self.begun + *self.passed.lock().unwrap()
-    }
-    fn unix_time(&self) -> Duration {
-        TokioRuntime.unix_time()
-    }
-    fn timer(&self, deadline: Instant) -> std::pin::Pin<Box<dyn Timer>> {
-        TokioRuntime.timer(deadline)
-    }
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        TokioRuntime.spawn(task);
-    }
-    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        TokioRuntime.spawn_blocking(job);
-    }
-    fn fill_random(&self, buffer: &mut [u8]) {
-        TokioRuntime.fill_random(buffer);
-    }
-}
-
 #[tokio::test]
 async fn the_cost_of_a_piece_is_in_whole_seconds_rounded_down() {
     //= VTX-CNT-015 test
     let whole = content(PIECE as usize);
     let task = task(PieceKind::Piece, &whole, PIECE);
     for (milliseconds, seconds) in [(0, 0), (999, 0), (1000, 1), (2999, 2)] {
-        let clock = Arc::new(Stopped { begun: TokioRuntime.now(), passed: Mutex::new(Duration::ZERO) });
+        let clock = Stopped::new();
         let passing = clock.clone();
         let peer = scripted(&whole, move |content, download, _| {
-            *passing.passed.lock().unwrap() = Duration::from_millis(milliseconds);
+            passing.at(Duration::from_millis(milliseconds));
             (answer(download.kind, download.number, content), Then::Serve)
         });
         let store = store();
