@@ -1,5 +1,7 @@
 //! The stores.
 
+#[cfg(feature = "disk")]
+mod ahead;
 mod contract;
 #[cfg(feature = "disk")]
 mod crash;

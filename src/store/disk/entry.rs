@@ -1,5 +1,6 @@
 //! A task, as the process knows it beside the index.
 
+use super::ahead::Ahead;
 use super::device::{Disk, DiskFile, OpenMode};
 use super::digesting::Digesting;
 use super::index::Change;
@@ -27,6 +28,8 @@ pub(super) struct State {
     pub(super) held: u64,
     /// The pieces that the index has, once somebody has asked for them.
     pub(super) pieces: Option<PieceSet>,
+    /// Some of them as the index has them.
+    pub(super) ahead: Ahead,
     /// Seconds since the Unix epoch, and as the index has it.
     pub(super) accessed: u64,
     pub(super) accessed_saved: u64,
@@ -53,6 +56,7 @@ impl State {
             Change::Pin(pinned) => self.pinned = *pinned,
             Change::Accessed(seconds) => self.accessed_saved = *seconds,
             Change::Piece { number, accessed, .. } => {
+                self.ahead.forget();
                 if let Some(pieces) = &mut self.pieces {
                     pieces.insert(*number);
                 }
@@ -60,6 +64,7 @@ impl State {
                 self.accessed_saved = *accessed;
             }
             Change::Damaged { number } => {
+                self.ahead.forget();
                 self.doubt(*number);
                 self.damaged.remove(number);
                 if let Some(pieces) = &mut self.pieces {

@@ -10,6 +10,7 @@ use super::device::{Disk, DiskFile, OpenMode};
 use crate::store::{NewTask, ParentId, PieceSet, Provenance, StoreError, TaskKey};
 use crate::wire::{Digest, Division, PieceKind, PieceLength, Tag, TaskId};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -258,6 +259,32 @@ impl Index {
             Ok(row.map(|row| piece_record(row.value())))
         })?;
         row.map(|row| row.ok_or_else(|| unreadable("a piece"))).transpose()
+    }
+
+    /// What is known of a piece, and which of it and the `more` that follow are held, as far as they are readable.
+    pub(super) fn piece_and_more(
+        &self,
+        serial: u64,
+        number: u32,
+        more: u32,
+    ) -> Result<(Option<PieceRecord>, BTreeMap<u32, Provenance>), StoreError> {
+        let (row, held) = self.read(|transaction| {
+            let (mut asked, mut held) = (None, BTreeMap::new());
+            let keys = (serial, number)..=(serial, number.saturating_add(more));
+            for row in transaction.open_table(PIECES)?.range(keys)? {
+                let (key, row) = row?;
+                let (key, record) = (key.value().1, piece_record(row.value()));
+                if let Some(PieceRecord::Held(provenance)) = &record {
+                    held.insert(key, provenance.clone());
+                }
+                if key == number {
+                    asked = Some(record);
+                }
+            }
+            Ok((asked, held))
+        })?;
+        let record = row.map(|row| row.ok_or_else(|| unreadable("a piece"))).transpose()?;
+        Ok((record, held))
     }
 
     /// The pieces of a task that are held.

@@ -14,6 +14,7 @@
 //! Nothing writes over bytes that the index vouches for: a piece that is held has no writer, and a damaged one is
 //! entered as damaged, durably, before it gets one.
 
+mod ahead;
 mod buffers;
 mod content;
 mod device;
@@ -32,11 +33,12 @@ pub use import::{ImportError, ImportOptions, MAX_IMPORT_PIECES};
 pub use os::OsDisk;
 
 use super::{
-    Collected, Keep, Missing, NewTask, PieceSet, PieceStore, PieceWriter, StoreError, StoredPiece, Task,
-    TaskKey,
+    Collected, Keep, Missing, NewTask, PieceSet, PieceStore, PieceWriter, Provenance, StoreError,
+    StoredPiece, Task, TaskKey,
 };
 use crate::runtime::{BoxFuture, SharedRuntime};
-use crate::wire::{Digest, Download};
+use crate::wire::{Digest, Download, PieceSpan};
+use ahead::AHEAD;
 use buffers::Buffers;
 use entry::{Entry, State, content_name, is_content};
 use index::{Change, Found, Index, PieceRecord};
@@ -304,20 +306,60 @@ impl Inner {
         let number = request.number;
         let entry = self.entry(request.into())?;
         let span = entry.span(number)?;
-        let damaged = || StoreError::Damaged { number };
-        if entry.state().damaged.contains(&number) {
-            return Err(damaged());
-        }
+        let changes = {
+            let state = entry.state();
+            if state.damaged.contains(&number) {
+                return Err(StoreError::Damaged { number });
+            }
+            state.ahead.changes()
+        };
         //= VTX-REQ-015
-        let provenance = match self.index.piece(entry.serial, number)? {
+        let (record, ahead) = self.index.piece_and_more(entry.serial, number, AHEAD)?;
+        let provenance = match record {
             Some(PieceRecord::Held(provenance)) => provenance,
-            Some(PieceRecord::Damaged) => return Err(damaged()),
+            Some(PieceRecord::Damaged) => return Err(StoreError::Damaged { number }),
             None => return Err(Missing::Content.into()),
         };
         let file = entry.file(&*self.disk)?;
-        entry.state().accessed = self.now();
+        {
+            let mut state = entry.state();
+            state.accessed = self.now();
+            state.ahead.learn(changes, ahead);
+        }
+        Ok(self.stored(entry, file, number, span, provenance))
+    }
+
+    /// A piece that is held and of which all is known without a look at the disk, its file being open. Whatever is otherwise with it,
+    /// [`Inner::piece`] finds out.
+    fn at_hand(self: &Arc<Self>, request: Download) -> Option<StoredPiece> {
+        if self.queue.has_unsettled() {
+            return None;
+        }
+        let number = request.number;
+        let entry = self.entry(request.into()).ok()?;
+        let span = entry.span(number).ok()?;
+        let (provenance, file) = {
+            let mut state = entry.state();
+            if state.damaged.contains(&number) {
+                return None;
+            }
+            let known = (state.ahead.get(number)?.clone(), state.file.as_ref()?.upgrade()?);
+            state.accessed = self.now();
+            known
+        };
+        Some(self.stored(entry, file, number, span, provenance))
+    }
+
+    fn stored(
+        self: &Arc<Self>,
+        entry: Arc<Entry>,
+        file: Arc<dyn DiskFile>,
+        number: u32,
+        span: PieceSpan,
+        provenance: Provenance,
+    ) -> StoredPiece {
         let content = content::Stored::new(Arc::clone(self), entry, file, number, span);
-        Ok(StoredPiece { number, span, provenance, content: Arc::new(content) })
+        StoredPiece { number, span, provenance, content: Arc::new(content) }
     }
 
     async fn writer(self: &Arc<Self>, request: Download) -> Result<Box<dyn PieceWriter>, StoreError> {
@@ -466,7 +508,12 @@ impl PieceStore for DiskStore {
     }
 
     fn piece(&self, request: Download) -> BoxFuture<'_, Result<StoredPiece, StoreError>> {
-        Box::pin(self.0.blocking(move |inner| inner.piece(request)))
+        Box::pin(async move {
+            match self.0.at_hand(request) {
+                Some(piece) => Ok(piece),
+                None => self.0.blocking(move |inner| inner.piece(request)).await,
+            }
+        })
     }
 
     fn writer(&self, request: Download) -> BoxFuture<'_, Result<Box<dyn PieceWriter>, StoreError>> {

@@ -55,6 +55,11 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether changes may stand in the index or not.
+    pub(super) fn has_unsettled(&self) -> bool {
+        self.is_unsettled.load(Ordering::SeqCst)
+    }
+
     /// What goes next: in the order it came, each task created at most once.
     fn next(&self) -> Vec<Pending> {
         let mut waiting = self.lock();
@@ -137,7 +142,7 @@ impl Inner {
 
     /// Finds out what became of changes that may stand or not; until then memory can't be told from the index.
     pub(super) fn settle(&self) -> Result<(), StoreError> {
-        if !self.queue.is_unsettled.load(Ordering::SeqCst) {
+        if !self.queue.has_unsettled() {
             return Ok(());
         }
         let mut unsettled = self.queue.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -152,7 +157,7 @@ impl Inner {
 
     /// As [`Inner::settle`], which there is hardly ever a reason for.
     pub(super) async fn settled(self: &Arc<Self>) -> Result<(), StoreError> {
-        if self.queue.is_unsettled.load(Ordering::SeqCst) {
+        if self.queue.has_unsettled() {
             return self.blocking(|inner| inner.settle()).await;
         }
         Ok(())
