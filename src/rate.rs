@@ -100,7 +100,7 @@ impl RateLimiter {
 #[derive(Debug)]
 pub struct Flow {
     limiter: RateLimiter,
-    /// Bytes taken from the bucket and not yet used, less than a quantum.
+    /// Bytes taken from the bucket and not yet used: less than a quantum, and what was given back.
     credit: u64,
 }
 
@@ -126,11 +126,16 @@ impl Flow {
             self.credit += *quantum;
         }
     }
+
+    /// Keeps `bytes` that were charged and did not flow: the next ones that do are paid.
+    pub fn keep(&mut self, bytes: u64) {
+        self.credit = self.credit.saturating_add(bytes);
+    }
 }
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        // Where the bucket is in use right now, less than a quantum is forgone.
+        // Where the bucket is in use right now, what it has is forgone.
         if let Ok(mut bucket) = self.limiter.bucket.try_lock() {
             bucket.give_back(self.credit);
         }
@@ -214,6 +219,21 @@ mod tests {
                 bytes += chunk;
             }
             bytes
+        }
+
+        #[tokio::test(start_paused = true)]
+        async fn what_was_kept_is_paid_and_goes_back_in_the_end() {
+            // 100 ms of it are 1000 bytes, all of which the first flow takes, for the last time.
+            let limiter = limiter(10_000);
+            let mut flow = limiter.flow();
+            assert!(!flow.charge(1000).await);
+            flow.keep(600);
+            assert!(!flow.charge(600).await, "it was paid");
+            flow.keep(300);
+            drop(flow);
+            let mut other = limiter.flow();
+            assert!(!other.charge(300).await);
+            assert!(other.charge(100).await, "no more than that was left");
         }
 
         #[tokio::test(start_paused = true)]

@@ -12,6 +12,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// Threads that send from files, for each core: while one waits for its reader, another one sends. Answers beyond them go as tasks.
+#[cfg(feature = "sendfile")]
+const SENDERS_PER_CORE: usize = 2;
+
 /// Counts connections, answers and bytes against their limits.
 #[derive(Debug)]
 pub(super) struct Admission {
@@ -27,6 +31,8 @@ pub(super) struct Admission {
     pub(super) windows: Windows,
     bandwidth: Option<RateLimiter>,
     requests: Option<RateLimiter>,
+    #[cfg(feature = "sendfile")]
+    senders: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +131,10 @@ impl Admission {
             windows: Windows::new(limits.windows),
             bandwidth: limits.bandwidth.map(|rate| RateLimiter::new(runtime.clone(), rate)),
             requests: limits.requests.map(|rate| RateLimiter::counting(runtime.clone(), rate)),
+            #[cfg(feature = "sendfile")]
+            senders: Arc::new(Semaphore::new(
+                SENDERS_PER_CORE * std::thread::available_parallelism().map_or(1, usize::from),
+            )),
         }
     }
 
@@ -204,6 +214,26 @@ impl Admission {
     pub(super) async fn bandwidth_turn(&self, place: &ConnectionPlace, bytes: u64) {
         if place.bandwidth.take(bytes).await {
             self.met(Limit::Bandwidth);
+        }
+    }
+
+    /// A place for a thread that sends; none where all are taken.
+    #[cfg(feature = "sendfile")]
+    pub(super) fn sender(&self) -> Option<OwnedSemaphorePermit> {
+        self.senders.clone().try_acquire_owned().ok()
+    }
+
+    /// Whether `bytes` may go at once by the rate that is to be kept: what flows in 100 ms may.
+    #[cfg(feature = "sendfile")]
+    pub(super) fn may_burst(&self, bytes: u64) -> bool {
+        self.limits.bandwidth.is_none_or(|rate| rate.get() / 10 >= bytes)
+    }
+
+    /// Keeps the turn of bytes that did not flow, for the next ones of the connection.
+    #[cfg(feature = "sendfile")]
+    pub(super) async fn bandwidth_unused(&self, place: &ConnectionPlace, bytes: u64) {
+        if let Some(flow) = &place.bandwidth.0 {
+            flow.lock().await.keep(bytes);
         }
     }
 

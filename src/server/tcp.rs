@@ -29,6 +29,11 @@ use tracing::Instrument as _;
 /// 65,536 bytes that are allowed: the rest waits in the transport.
 const REQUEST_READ: usize = 8 << 10;
 
+/// Chunks that have to go at a quick pace, one after another, before a thread sends: the kernel takes as much as 4 MiB
+/// (`net.ipv4.tcp_wmem`) for a client that reads nothing.
+#[cfg(feature = "sendfile")]
+const QUICK_CHUNKS: u32 = 4;
+
 /// Pause after an accept that failed for want of resources, so that a server out of descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -99,7 +104,13 @@ async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, peer: SocketAdd
             }
             None => stream,
         };
-        let mut connection = Connection { shared: shared.clone(), stream, unread: BytesMut::new() };
+        let mut connection = Connection {
+            shared: shared.clone(),
+            stream,
+            unread: BytesMut::new(),
+            #[cfg(feature = "sendfile")]
+            quick: 0,
+        };
         match place {
             Ok(place) => {
                 tracing::debug!("connected");
@@ -121,6 +132,9 @@ struct Connection {
     stream: Box<dyn ByteStream>,
     /// What has arrived of the requests that were not looked at yet.
     unread: BytesMut,
+    /// How many chunks in a row went from a file at a pace at which a thread is worth it.
+    #[cfg(feature = "sendfile")]
+    quick: u32,
 }
 
 /// What comes next on a connection.
@@ -282,35 +296,80 @@ impl Connection {
                     TcpSink { shared: &self.shared, stream: &mut self.stream }.write(packet).await?;
                 }
                 AnswerStep::Content { offset, length } => {
-                    let socket = self.stream.socket().ok_or(BrokenOff::Gone)?;
                     let mut send = FileSend::new(file.clone(), begin + u64::from(offset), length.into())
                         .map_err(|_| BrokenOff::Store)?;
                     while send.remaining() > 0 {
-                        let part = send.remaining().min(FileSend::CHUNK);
-                        let time = to.turn(part).await;
-                        let by = self.shared.runtime.now() + time;
-                        let end = send.remaining() - part;
-                        while send.remaining() > end {
-                            let left = send.remaining() - end;
-                            let runtime = &self.shared.runtime;
-                            let progress = runtime.now() + self.shared.settings.deadlines.progress;
-                            let sent = runtime.until(by.min(progress), send.step(socket, left)).await;
-                            let count = match sent {
-                                Ok(Ok(count)) => count,
-                                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                                    return Err(BrokenOff::Corrupt);
-                                }
-                                Ok(Err(_)) => return Err(BrokenOff::Gone),
-                                Err(Elapsed) => return Err(BrokenOff::Late),
-                            };
-                            found.answer.passed(count).map_err(|_| BrokenOff::Corrupt)?;
-                            to.sent(count);
+                        if !self.burst(&mut send, found, to).await? {
+                            self.chunk(&mut send, found, to).await?;
                         }
                     }
                 }
                 AnswerStep::Done => return Ok(()),
             }
         }
+    }
+
+    /// Sends from a thread, where there is one for it and the client is quick; whether anything was sent.
+    #[cfg(feature = "sendfile")]
+    async fn burst(
+        &mut self,
+        send: &mut FileSend,
+        found: &mut Found,
+        to: &Recipient<'_>,
+    ) -> Result<bool, BrokenOff> {
+        // What the socket takes without waiting needs no thread.
+        if self.quick < QUICK_CHUNKS || send.remaining() <= FileSend::CHUNK {
+            return Ok(false);
+        }
+        let admission = &self.shared.admission;
+        let limit = send.remaining().min(FileSend::BURST);
+        if !admission.may_burst(limit) {
+            return Ok(false);
+        }
+        to.turn(limit).await;
+        let burst = match admission.sender() {
+            Some(place) => {
+                let sending = send.burst(&self.shared.runtime, &mut *self.stream, limit, place);
+                sending.await.map_err(broken_off)?
+            }
+            None => None,
+        };
+        let went = burst.map_or(0, |burst| burst.sent);
+        admission.bandwidth_unused(to.place, limit - went).await;
+        let Some(burst) = burst else { return Ok(false) };
+        if burst.slow {
+            self.quick = 0;
+        }
+        sent(burst.sent, found, to)?;
+        Ok(burst.sent > 0)
+    }
+
+    /// Sends a chunk as the socket takes it, by the deadlines.
+    #[cfg(feature = "sendfile")]
+    async fn chunk(
+        &mut self,
+        send: &mut FileSend,
+        found: &mut Found,
+        to: &Recipient<'_>,
+    ) -> Result<(), BrokenOff> {
+        let socket = self.stream.socket().ok_or(BrokenOff::Gone)?;
+        let runtime = &self.shared.runtime;
+        let part = send.remaining().min(FileSend::CHUNK);
+        let time = to.turn(part).await;
+        let begun = runtime.now();
+        let end = send.remaining() - part;
+        while send.remaining() > end {
+            let left = send.remaining() - end;
+            let progress = runtime.now() + self.shared.settings.deadlines.progress;
+            let step = runtime.until((begun + time).min(progress), send.step(socket, left)).await;
+            sent(step.map_err(|Elapsed| BrokenOff::Late)?.map_err(broken_off)?, found, to)?;
+        }
+        if runtime.now().saturating_duration_since(begun) > FileSend::QUICK {
+            self.quick = 0;
+        } else if part == FileSend::CHUNK {
+            self.quick = self.quick.saturating_add(1);
+        }
+        Ok(())
     }
 
     async fn refuse(&mut self, refusal: &Refusal) -> io::Result<()> {
@@ -341,6 +400,23 @@ impl Connection {
         };
         let _ = shared.runtime.timeout(shared.settings.deadlines.discard, discard).await;
         Ok(())
+    }
+}
+
+/// Notes that `count` bytes of content went from the file.
+#[cfg(feature = "sendfile")]
+fn sent(count: u64, found: &mut Found, to: &Recipient<'_>) -> Result<(), BrokenOff> {
+    found.answer.passed(count).map_err(|_| BrokenOff::Corrupt)?;
+    to.sent(count);
+    Ok(())
+}
+
+/// Why `sendfile` failed.
+#[cfg(feature = "sendfile")]
+fn broken_off(error: io::Error) -> BrokenOff {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => BrokenOff::Corrupt,
+        _ => BrokenOff::Gone,
     }
 }
 

@@ -14,6 +14,6 @@ mod tokio_net;
 
 pub use net::{ByteStream, Listener, Network};
 #[cfg(all(feature = "sendfile", target_os = "linux"))]
-pub use sendfile::{FileSend, send_file};
+pub use sendfile::{Burst, FileSend, send_file};
 #[cfg(feature = "tcp")]
 pub use tokio_net::{SocketSettings, TokioNetwork};

@@ -50,6 +50,20 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {
         None
     }
 
+    /// Takes the kernel's socket out of the stream, where there is one that may leave: for a thread that blocks, and so that
+    /// nobody is woken for it meanwhile. Until it is back ([`take_back`](Self::take_back)), the stream neither reads nor writes:
+    /// [`io::ErrorKind::NotConnected`].
+    #[cfg(feature = "tcp")]
+    fn lend(&mut self) -> Option<tokio::net::TcpStream> {
+        None
+    }
+
+    /// Puts the socket back that was [lent](Self::lend); one that never was is closed.
+    #[cfg(feature = "tcp")]
+    fn take_back(&mut self, socket: tokio::net::TcpStream) {
+        drop(socket);
+    }
+
     /// Wakes a reader that waits only once `bytes` have arrived, or the stream has ended or failed: one wake-up in place of
     /// one for each segment. With 1, as at the beginning, whatever arrives wakes it.
     ///

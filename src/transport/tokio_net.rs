@@ -5,7 +5,10 @@ use crate::runtime::BoxFuture;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// How sockets are set up.
@@ -68,7 +71,7 @@ impl TokioNetwork {
         // A request is smaller than a segment and waits for its answer: Nagle's algorithm would only delay it.
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(self.settings.keepalive))?;
-        Ok(Box::new(stream))
+        Ok(Box::new(KernelStream(Some(stream))))
     }
 
     fn tcp_listener(&self, bind: SocketAddr) -> io::Result<TcpListener> {
@@ -183,5 +186,71 @@ impl ByteStream for TcpStream {
     #[cfg(target_os = "linux")]
     fn wake_at(&self, bytes: usize) -> io::Result<()> {
         super::low_water::wake_at(self, bytes)
+    }
+}
+
+/// A stream of the kernel; without its socket while that is lent.
+struct KernelStream(Option<TcpStream>);
+
+impl KernelStream {
+    fn here(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        self.0.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl ByteStream for KernelStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        self.0.as_ref()
+    }
+
+    fn lend(&mut self) -> Option<TcpStream> {
+        self.0.take()
+    }
+
+    fn take_back(&mut self, socket: TcpStream) {
+        self.0 = Some(socket);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn wake_at(&self, bytes: usize) -> io::Result<()> {
+        self.0
+            .as_ref()
+            .map_or_else(|| Err(io::ErrorKind::NotConnected.into()), |socket| socket.wake_at(bytes))
+    }
+}
+
+impl AsyncRead for KernelStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.here()?.poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for KernelStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.here()?.poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.here()?.poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.here()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.here()?.poll_shutdown(cx)
     }
 }

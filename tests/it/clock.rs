@@ -1,6 +1,7 @@
 //! A clock that a test holds.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use vortex_p2p::runtime::{BoxFuture, Runtime, Timer, TokioRuntime};
@@ -11,11 +12,24 @@ use vortex_p2p::runtime::{BoxFuture, Runtime, Timer, TokioRuntime};
 pub(crate) struct Stopped {
     begun: Instant,
     passed: Mutex<Duration>,
+    step: Duration,
+    jobs: AtomicU32,
 }
 
 impl Stopped {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { begun: TokioRuntime.now(), passed: Mutex::default() })
+        Self::stepping(Duration::ZERO)
+    }
+
+    /// One that is `step` further after each look.
+    pub(crate) fn stepping(step: Duration) -> Arc<Self> {
+        let (begun, passed, jobs) = (TokioRuntime.now(), Mutex::default(), AtomicU32::new(0));
+        Arc::new(Self { begun, passed, step, jobs })
+    }
+
+    /// How many jobs went to threads that may block.
+    pub(crate) fn jobs(&self) -> u32 {
+        self.jobs.load(Ordering::SeqCst)
     }
 
     /// Sets the clock to `passed` since it was made.
@@ -26,7 +40,10 @@ impl Stopped {
 
 impl Runtime for Stopped {
     fn now(&self) -> Instant {
-        self.begun + *self.passed.lock().unwrap()
+        let mut passed = self.passed.lock().unwrap();
+        let now = self.begun + *passed;
+        *passed += self.step;
+        now
     }
     fn unix_time(&self) -> Duration {
         TokioRuntime.unix_time()
@@ -38,6 +55,7 @@ impl Runtime for Stopped {
         TokioRuntime.spawn(task);
     }
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        self.jobs.fetch_add(1, Ordering::SeqCst);
         TokioRuntime.spawn_blocking(job);
     }
     fn fill_random(&self, buffer: &mut [u8]) {

@@ -14,6 +14,8 @@ mod arrival;
 #[cfg(feature = "cli")]
 mod bench;
 mod book;
+#[cfg(all(feature = "quic", feature = "sendfile", feature = "disk", target_os = "linux"))]
+mod bursts;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(all(feature = "quic", feature = "tcp"))]

@@ -1,5 +1,7 @@
 //! The transports over real loopback sockets.
 
+#[cfg(all(feature = "sendfile", target_os = "linux"))]
+mod bursts;
 mod handshakes;
 mod pki;
 mod quic;

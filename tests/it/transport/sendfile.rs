@@ -10,14 +10,14 @@ use tokio::io::AsyncReadExt;
 use vortex_p2p::transport::{ByteStream, FileSend, Network, TokioNetwork, send_file};
 
 /// Several of the chunks in which a file is sent, and of the parts in which it is read ahead.
-const SIZE: usize = 18 << 20;
+pub(super) const SIZE: usize = 18 << 20;
 
 /// Bytes that differ from their neighbours and repeat nowhere near.
-static CONTENT: LazyLock<Vec<u8>> = LazyLock::new(|| {
+pub(super) static CONTENT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     (0..SIZE as u32 / 4).flat_map(|word| word.wrapping_mul(0x9e37_79b1).to_le_bytes()).collect()
 });
 
-fn file(content: &[u8]) -> Arc<File> {
+pub(super) fn file(content: &[u8]) -> Arc<File> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(content).unwrap();
     Arc::new(file)
@@ -27,7 +27,7 @@ fn file(content: &[u8]) -> Arc<File> {
 const BUFFER: usize = 64 << 10;
 
 /// Two ends of a connection.
-async fn pair() -> (Box<dyn ByteStream>, Box<dyn ByteStream>) {
+pub(super) async fn pair() -> (Box<dyn ByteStream>, Box<dyn ByteStream>) {
     let network = TokioNetwork::default();
     let mut listener = network.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
