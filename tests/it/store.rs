@@ -19,4 +19,6 @@ mod group;
 mod interleaved;
 #[cfg(feature = "disk")]
 mod manifest;
+#[cfg(feature = "disk")]
+mod watched;
 mod world;

@@ -5,143 +5,19 @@
 
 use super::contract::{bytes, new_task, provenance};
 use super::crash_disk::{CrashDisk, Fault};
+use super::watched::Watched;
 use super::world::{Inline, ready};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use vortex_p2p::store::disk::{Disk, DiskFile, DiskLock, DiskStore, ExportError, OpenMode, OsDisk};
+use vortex_p2p::store::disk::{DiskStore, ExportError, OsDisk};
 use vortex_p2p::store::{Missing, NewTask, PieceStore as _, Provenance, StoreError};
 use vortex_p2p::wire::{Algorithm, Digest};
-
-/// A disk that counts what is read of content, and has somebody act in the middle of a read.
-#[derive(Debug, Clone)]
-struct Watched {
-    disk: Arc<dyn Disk>,
-    reads: Arc<Reads>,
-}
-
-#[derive(Default)]
-struct Reads {
-    bytes: AtomicU64,
-    /// Before which read from now on, and what.
-    interruption: Mutex<Option<(u64, Interruption)>>,
-}
-
-type Interruption = Box<dyn FnOnce() + Send>;
-
-impl std::fmt::Debug for Reads {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.bytes.load(Relaxed))
-    }
-}
-
-impl Watched {
-    fn new(disk: impl Disk) -> Self {
-        Self { disk: Arc::new(disk), reads: Arc::default() }
-    }
-
-    fn open(&self) -> DiskStore {
-        ready(DiskStore::open(Arc::new(self.clone()), Inline::new())).unwrap()
-    }
-
-    /// How many bytes of content were read since this was asked for last.
-    fn read(&self) -> u64 {
-        self.reads.bytes.swap(0, Relaxed)
-    }
-
-    fn interrupt(&self, after: u64, with: impl FnOnce() + Send + 'static) {
-        *self.reads.interruption.lock().unwrap() = Some((after, Box::new(with)));
-    }
-
-    fn was_interrupted(&self) -> bool {
-        self.reads.interruption.lock().unwrap().is_none()
-    }
-}
-
-#[derive(Debug)]
-struct WatchedFile {
-    file: Arc<dyn DiskFile>,
-    reads: Arc<Reads>,
-}
-
-impl WatchedFile {
-    fn count(&self, bytes: usize) -> usize {
-        self.reads.bytes.fetch_add(bytes as u64, Relaxed);
-        bytes
-    }
-}
-
-impl DiskFile for WatchedFile {
-    fn size(&self) -> io::Result<u64> {
-        self.file.size()
-    }
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let due = {
-            let mut interruption = self.reads.interruption.lock().unwrap();
-            match &mut *interruption {
-                Some((0, _)) => interruption.take(),
-                Some((after, _)) => {
-                    *after -= 1;
-                    None
-                }
-                None => None,
-            }
-        };
-        if let Some((_, interruption)) = due {
-            interruption();
-        }
-        Ok(self.count(self.file.read_at(offset, buffer)?))
-    }
-    fn read_cached_at(&self, offset: u64, buffer: &mut [u8]) -> usize {
-        self.count(self.file.read_cached_at(offset, buffer))
-    }
-    fn write_all_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(offset, bytes)
-    }
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        self.file.set_len(length)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync()
-    }
-    fn file(&self) -> Option<Arc<std::fs::File>> {
-        self.file.file()
-    }
-}
-
-impl Disk for Watched {
-    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.disk.open(name, mode)?;
-        if !name.ends_with(".content") {
-            return Ok(file);
-        }
-        Ok(Arc::new(WatchedFile { file, reads: Arc::clone(&self.reads) }))
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn move_out(&self, name: &str, target: &std::path::Path) -> io::Result<()> {
-        self.disk.move_out(name, target)
-    }
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-    fn sync_names(&self) -> io::Result<()> {
-        self.disk.sync_names()
-    }
-    fn lock(&self) -> io::Result<Option<DiskLock>> {
-        self.disk.lock()
-    }
-}
 
 /// Somebody who computes the digest ahead, one look at a time.
 struct Following(Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>);
@@ -190,7 +66,15 @@ impl Place {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
-    fn target(&self) -> std::path::PathBuf {
+    /// A store beside it with a task of which nothing is there yet, and where the store is.
+    fn begin(&self, task: NewTask) -> (PathBuf, Watched, DiskStore) {
+        let path = self.0.path().join("store");
+        let disk = Watched::new(OsDisk::open(&path).unwrap());
+        let store = disk.open();
+        ready(store.create(task)).unwrap();
+        (path, disk, store)
+    }
+    fn target(&self) -> PathBuf {
         self.0.path().join("target")
     }
     fn found(&self) -> Vec<u8> {
@@ -207,9 +91,7 @@ fn what_was_read_as_it_came_is_not_read_again() {
     let (content, task) = (bytes(LENGTH as usize, 1), new_task(1, LENGTH, PIECE));
     for order in [[0, 1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1, 0], [3, 0, 6, 1, 2, 5, 4]] {
         let place = Place::new();
-        let disk = Watched::new(OsDisk::open(place.0.path().join("store")).unwrap());
-        let store = disk.open();
-        ready(store.create(task)).unwrap();
+        let (_, disk, store) = place.begin(task);
         // As a transfer does: from then on the store knows without its index what is held.
         ready(store.held(task.key)).unwrap();
         let mut following = Following::new(&store, task);
@@ -224,11 +106,7 @@ fn what_was_read_as_it_came_is_not_read_again() {
                 following.waits();
             }
             let run = (0..PIECES).take_while(|number| held.contains(number)).count() as u64;
-            assert_eq!(
-                disk.reads.bytes.load(Relaxed),
-                LENGTH.min(run * PIECE),
-                "each piece as soon as it can be"
-            );
+            assert_eq!(disk.so_far(), LENGTH.min(run * PIECE), "each piece as soon as it can be");
         }
         assert_eq!(disk.read(), LENGTH);
         assert_eq!(ready(store.give_away(task.key, place.target())).unwrap(), sha256(&content));
@@ -277,10 +155,7 @@ fn what_was_not_read_as_it_came_is_read_at_the_end() {
 fn pieces_of_another_process_are_read_once_and_verified() {
     let (content, task) = (bytes(LENGTH as usize, 1), new_task(1, LENGTH, PIECE));
     let place = Place::new();
-    let path = place.0.path().join("store");
-    let disk = Watched::new(OsDisk::open(&path).unwrap());
-    let store = disk.open();
-    ready(store.create(task)).unwrap();
+    let (_, disk, store) = place.begin(task);
     let mut following = Following::new(&store, task);
     for number in [0, 1, 3, 4] {
         put(&store, task, number, piece(task, &content, number));
@@ -443,10 +318,7 @@ fn a_read_that_fails_in_the_middle_of_a_piece_leaves_nothing_of_it_in_the_digest
 fn an_export_that_finds_damage_need_not_begin_again() {
     let (content, task) = (bytes(LENGTH as usize, 1), new_task(1, LENGTH, PIECE));
     let place = Place::new();
-    let path = place.0.path().join("store");
-    let disk = Watched::new(OsDisk::open(&path).unwrap());
-    let store = disk.open();
-    ready(store.create(task)).unwrap();
+    let (path, disk, store) = place.begin(task);
     (0..PIECES).for_each(|number| put(&store, task, number, piece(task, &content, number)));
     let file = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
     let file = file.into_iter().find(|path| path.extension().is_some_and(|it| it == "content")).unwrap();

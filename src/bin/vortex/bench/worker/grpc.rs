@@ -2,7 +2,7 @@
 
 use super::super::content;
 use super::super::job::Job;
-use super::vortex::{client_tls, drain, network, runtime, server_tls, storage};
+use super::vortex::{client_tls, crypto, drain, network, runtime, server_tls, storage};
 use super::work::Work;
 use super::{LOOPBACK, Result, all};
 use futures_util::future::try_join_all;
@@ -14,12 +14,12 @@ use vortex_p2p::transport::tls;
 pub(super) async fn serve(job: &Job) -> Result<SocketAddr> {
     let listener = network().listen(LOOPBACK).await?;
     let address = listener.local_addr()?;
-    storage(job).await?.serve_grpc(listener, Some(server_tls()?));
+    storage(job).await?.serve_grpc(listener, Some(server_tls(&crypto())?));
     Ok(address)
 }
 
 pub(super) async fn fetch(job: &Job, server: SocketAddr, work: &'static Work) -> Result<()> {
-    let trust = client_tls()?;
+    let trust = client_tls(&crypto())?;
     let dial = async || -> Result<GrpcClient> {
         let stream = tls::connect_http2(&trust, server, network().connect(server).await?).await?;
         Ok(GrpcClient::new(stream, server, runtime(), Deadlines::default()).await?)

@@ -2,7 +2,7 @@
 
 use super::super::job::{Job, Source};
 use super::super::side::Side;
-use super::vortex::{client_tls_with, network, quic_settings, runtime, server_tls_with};
+use super::vortex::{self, client_tls, network, quic_settings, runtime, server_tls};
 use super::work::Work;
 use super::{LOOPBACK, Result, all};
 use bytes::{Buf as _, Bytes};
@@ -59,7 +59,7 @@ fn deployed() -> TransportConfig {
 /// What each side would have by itself: Vortex prefers AES-128-GCM, rustls AES-256-GCM.
 fn crypto(side: Side) -> Crypto {
     match side {
-        Side::RawQuic => Crypto::new(runtime()),
+        Side::RawQuic => vortex::crypto(),
         _ => Crypto::with_provider(runtime(), Arc::new(rustls::crypto::ring::default_provider())),
     }
 }
@@ -69,7 +69,7 @@ pub(super) async fn serve(job: &Job) -> Result<SocketAddr> {
         Source::File => Content::File(Arc::new(File::open(job.content())?)),
         Source::Memory => Content::Memory(std::fs::read(job.content())?.into()),
     };
-    let tls = server_tls_with(&crypto(job.side))?;
+    let tls = server_tls(&crypto(job.side))?;
     if job.side == Side::RawQuic {
         let endpoint =
             QuicEndpoint::bind(runtime(), network(), LOOPBACK, quic_settings(job)?, Some(&tls)).await?;
@@ -128,7 +128,7 @@ async fn answer(mut send: SendStream, mut receive: RecvStream, content: Content)
 }
 
 pub(super) async fn fetch(job: &Job, server: SocketAddr, work: &'static Work) -> Result<()> {
-    let trust = client_tls_with(&crypto(job.side))?;
+    let trust = client_tls(&crypto(job.side))?;
     let settings = quic_settings(job)?;
     let ours = QuicEndpoint::bind(runtime(), network(), LOOPBACK, settings.clone(), None).await?;
     let dialer = QuicClient::new(runtime(), &settings, trust.clone());

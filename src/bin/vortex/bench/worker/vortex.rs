@@ -27,20 +27,16 @@ pub(super) fn network() -> Arc<dyn Network> {
     Arc::new(TokioNetwork::new(SocketSettings::default()))
 }
 
-pub(super) fn server_tls() -> Result<ServerTls> {
-    server_tls_with(&Crypto::new(runtime()))
+pub(super) fn crypto() -> Crypto {
+    Crypto::new(runtime())
 }
 
-pub(super) fn server_tls_with(crypto: &Crypto) -> Result<ServerTls> {
+pub(super) fn server_tls(crypto: &Crypto) -> Result<ServerTls> {
     let identity = ServerIdentity::new(Identity::self_signed(crypto)?);
     Ok(ServerTls::new(crypto, &identity, &Admission::Anyone)?)
 }
 
-pub(super) fn client_tls() -> Result<Arc<ClientTls>> {
-    client_tls_with(&Crypto::new(runtime()))
-}
-
-pub(super) fn client_tls_with(crypto: &Crypto) -> Result<Arc<ClientTls>> {
+pub(super) fn client_tls(crypto: &Crypto) -> Result<Arc<ClientTls>> {
     Ok(Arc::new(ClientTls::new(crypto, &Trust::Insecure, None)?))
 }
 
@@ -79,7 +75,7 @@ pub(super) async fn storage(job: &Job) -> Result<StorageServer> {
 }
 
 pub(super) async fn serve_quic(job: &Job) -> Result<SocketAddr> {
-    let tls = server_tls()?;
+    let tls = server_tls(&crypto())?;
     let endpoint =
         QuicEndpoint::bind(runtime(), network(), LOOPBACK, quic_settings(job)?, Some(&tls)).await?;
     let address = endpoint.local_addr()?;
@@ -97,7 +93,7 @@ pub(super) async fn serve_tcp(job: &Job) -> Result<SocketAddr> {
 pub(super) async fn fetch_quic(job: &Job, server: SocketAddr, work: &'static Work) -> Result<()> {
     let settings = quic_settings(job)?;
     let endpoint = QuicEndpoint::bind(runtime(), network(), LOOPBACK, settings.clone(), None).await?;
-    let dialer = quic::QuicClient::new(runtime(), &settings, client_tls()?);
+    let dialer = quic::QuicClient::new(runtime(), &settings, client_tls(&crypto())?);
     let dial = async || -> Result<QuicClient> {
         let connection = endpoint.dial(&dialer, server)?.established().await?;
         Ok(QuicClient::new(connection, runtime(), Deadlines::default()))
