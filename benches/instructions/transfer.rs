@@ -1,6 +1,8 @@
 //! Pieces over one connection, with the server and the client of the library, on one thread, a network in memory and a
 //! clock that jumps.
 
+mod pipes;
+
 use super::PIECE;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -11,9 +13,6 @@ use vortex_p2p::server::{ServerSettings, StorageServer};
 use vortex_p2p::session::Deadlines;
 use vortex_p2p::store::{MemoryStore, NewTask, TaskKey};
 use vortex_p2p::wire::{Algorithm, Division, PieceKind, PieceLength, TaskId};
-
-#[path = "../../tests/it/pipes.rs"]
-mod pipes;
 
 pub(crate) fn run(times: u32) {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();

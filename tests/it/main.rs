@@ -48,6 +48,8 @@ mod kill;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod limits;
 mod manual;
+#[cfg(all(feature = "quic", feature = "tokio-runtime"))]
+mod memory;
 #[cfg(feature = "cli")]
 mod names;
 #[cfg(feature = "cli")]
@@ -56,9 +58,7 @@ mod operations;
 mod pcap;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod peers;
-#[cfg(feature = "tokio-runtime")]
-mod pipes;
-#[cfg(feature = "tokio-runtime")]
+#[cfg(all(feature = "quic", feature = "tokio-runtime"))]
 mod rates;
 mod session;
 mod spec;

@@ -1,37 +1,42 @@
 //! What a server's rates let through, on a network in memory and a clock that jumps: no time passes, and every figure is
 //! the same each time.
 
-use crate::pipes::{Pipe, Pipes};
+use crate::memory::{LOOPBACK, Memory};
 use bytes::Bytes;
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
 use vortex_p2p::client::{Ask, RequestError, TcpClient};
 use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
 use vortex_p2p::server::{Limit, ServerLimits, ServerSettings, StorageServer};
 use vortex_p2p::session::{Deadlines, Failure};
 use vortex_p2p::store::{MemoryStore, NewTask, TaskKey};
+use vortex_p2p::transport::{ByteStream, Network};
 use vortex_p2p::wire::{Algorithm, Division, ErrorCode, PieceKind, PieceLength, TaskId};
 
 struct World {
     runtime: SharedRuntime,
     server: StorageServer,
-    connect: mpsc::UnboundedSender<DuplexStream>,
+    network: Memory,
+    address: SocketAddr,
     store: MemoryStore,
 }
 
 impl World {
-    fn new(deadlines: Deadlines, change: impl FnOnce(&mut ServerLimits)) -> Self {
+    async fn new(deadlines: Deadlines, change: impl FnOnce(&mut ServerLimits)) -> Self {
         let runtime: SharedRuntime = Arc::new(TokioRuntime);
         let store = MemoryStore::new(runtime.clone());
         let mut settings = ServerSettings { deadlines, ..ServerSettings::default() };
         change(&mut settings.limits);
         let server = StorageServer::new(runtime.clone(), Arc::new(store.clone()), settings);
-        let (connect, pipes) = mpsc::unbounded_channel();
-        server.serve_tcp(Box::new(Pipes(pipes)));
-        Self { runtime, server, connect, store }
+        let network = Memory::default();
+        let listener = network.listen(LOOPBACK).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        server.serve_tcp(listener);
+        Self { runtime, server, network, address, store }
     }
 
     /// A task of one piece.
@@ -44,19 +49,17 @@ impl World {
         key
     }
 
-    fn raw(&self) -> DuplexStream {
-        let (ours, theirs) = tokio::io::duplex(16 << 10);
-        self.connect.send(theirs).unwrap();
-        ours
+    async fn raw(&self) -> Box<dyn ByteStream> {
+        self.network.connect(self.address).await.unwrap()
     }
 
-    fn client(&self) -> TcpClient {
-        TcpClient::new(Box::new(Pipe(self.raw())), self.runtime.clone(), patient())
+    async fn client(&self) -> TcpClient {
+        TcpClient::new(self.raw().await, self.runtime.clone(), patient())
     }
 
     /// Fetches the piece of `task` again and again, by one connection; how many bytes come in `time`.
     async fn fetch_for(&self, task: TaskKey, time: Duration) -> u64 {
-        let mut client = self.client();
+        let mut client = self.client().await;
         let mut bytes = 0;
         let fetch = async {
             loop {
@@ -90,7 +93,7 @@ fn rate(per_second: u64) -> Option<NonZeroU64> {
 
 #[tokio::test(start_paused = true)]
 async fn bandwidth_is_charged_as_bytes_flow_and_shared_between_connections() {
-    let world = World::new(Deadlines::default(), |limits| limits.bandwidth = rate(1_000_000));
+    let world = World::new(Deadlines::default(), |limits| limits.bandwidth = rate(1_000_000)).await;
     let (large, medium, small) =
         (world.insert(8 << 20).await, world.insert(300_001).await, world.insert(5_000).await);
     let time = Duration::from_secs(100);
@@ -116,7 +119,7 @@ async fn bandwidth_is_charged_as_bytes_flow_and_shared_between_connections() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_take_turns() {
-    let world = World::new(Deadlines::default(), |limits| limits.requests = rate(20));
+    let world = World::new(Deadlines::default(), |limits| limits.requests = rate(20)).await;
     let task = world.insert(100).await;
     let time = Duration::from_secs(100);
     let shares = futures_util::future::join_all((0..4).map(|_| world.fetch_for(task, time))).await;
@@ -131,10 +134,10 @@ async fn requests_take_turns() {
 #[tokio::test(start_paused = true)]
 async fn a_request_whose_turn_does_not_come_is_told() {
     let deadlines = Deadlines { answer: Duration::from_secs(2), ..Deadlines::default() };
-    let world = World::new(deadlines, |limits| limits.requests = rate(1));
+    let world = World::new(deadlines, |limits| limits.requests = rate(1)).await;
     let task = world.insert(100).await;
     let answers = (0..10).map(|_| async {
-        let answer = world.client().request(Ask::new(task.piece(0)), Box::new(drop)).await?;
+        let answer = world.client().await.request(Ask::new(task.piece(0)), Box::new(drop)).await?;
         Ok::<_, RequestError>(answer.piece().length)
     });
     let answers = futures_util::future::join_all(answers).await;
@@ -156,9 +159,9 @@ async fn a_request_whose_turn_does_not_come_is_told() {
 #[tokio::test(start_paused = true)]
 async fn a_reader_of_drops_does_not_hold_an_answer() {
     //= VTX-LIM-002 test
-    let world = World::new(Deadlines::default(), |_| ());
+    let world = World::new(Deadlines::default(), |_| ()).await;
     let task = world.insert(8 << 20).await;
-    let mut slow = world.raw();
+    let mut slow = world.raw().await;
     slow.write_all(&task.piece(0).encode(1)).await.unwrap();
     let begun = tokio::time::Instant::now();
     let mut read = 0;
@@ -180,20 +183,20 @@ async fn a_reader_of_drops_does_not_hold_an_answer() {
 #[tokio::test(start_paused = true)]
 async fn content_in_memory_is_bounded_and_given_back() {
     let deadlines = Deadlines { answer: Duration::from_secs(5), ..Deadlines::default() };
-    let world = World::new(deadlines, |limits| limits.memory = 600 << 10);
+    let world = World::new(deadlines, |limits| limits.memory = 600 << 10).await;
     let task = world.insert(8 << 20).await;
-    let mut first = world.raw();
+    let mut first = world.raw().await;
     first.write_all(&task.piece(0).encode(1)).await.unwrap();
     first.read_exact(&mut [0; 100]).await.unwrap();
     assert_eq!(world.server.stats().memory, 512 << 10);
     // It does not read on, so the next one finds no room by its deadline.
-    let refused = world.client().request(Ask::new(task.piece(0)), Box::new(drop)).await.unwrap_err();
+    let refused = world.client().await.request(Ask::new(task.piece(0)), Box::new(drop)).await.unwrap_err();
     let RequestError::Failed(Failure::Refused { code, message }) = refused else { panic!("{refused}") };
     assert_eq!((code, message.as_str()), (ErrorCode::Internal, Limit::Memory.told()));
     assert_eq!(world.met(Limit::Memory), 1);
     // It is gone, and its room is there.
     drop(first);
-    let mut answer = world.client().request(Ask::new(task.piece(0)), Box::new(drop)).await.unwrap();
+    let mut answer = world.client().await.request(Ask::new(task.piece(0)), Box::new(drop)).await.unwrap();
     assert_eq!(answer.collect().await.unwrap().len(), 8 << 20);
     let stats = world.server.stats();
     assert_eq!(stats.pieces[&PieceKind::Piece].begun, 2);

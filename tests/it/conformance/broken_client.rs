@@ -1,17 +1,18 @@
 //! A small client with at most one fault, and the cases that have to catch each fault.
 
-use super::world::{LOOPBACK, Planted, each_is_caught, network, runtime};
+use super::world::{Planted, each_is_caught, endpoint, network, runtime, waits};
+use crate::memory::LOOPBACK;
 use bytes::{Bytes, BytesMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use vortex_p2p::conformance::client::{Driver, Job, Outcome, Target, check, list};
-use vortex_p2p::conformance::{CaseReport, RunSettings, Transport, Waits};
+use vortex_p2p::conformance::{CaseReport, RunSettings, Transport};
 use vortex_p2p::runtime::BoxFuture;
 use vortex_p2p::session::Deadlines;
-use vortex_p2p::transport::ByteStream;
 use vortex_p2p::transport::tls::{ClientTls, Crypto, Trust};
+use vortex_p2p::transport::{ByteStream, Network};
 use vortex_p2p::wire::{Algorithm, Digest, DigestClaim, DigestError, Message, Metadata, Packet, PieceKind};
 
 /// What a client does wrong.
@@ -127,7 +128,10 @@ const DEADLINE: Duration = Duration::from_secs(4);
 const SLOW: &[Fault] = &[F::None, F::NoDeadline, F::NoConnectDeadline, F::NoStopSending, F::WrongStopCode];
 
 #[derive(Clone)]
-struct Broken(Fault);
+struct Broken {
+    fault: Fault,
+    network: Arc<dyn Network>,
+}
 
 /// How a request failed, and with which code its stream is to be stopped.
 struct Failed {
@@ -180,7 +184,7 @@ impl Reading {
 impl Broken {
     fn request(&self, job: &Job, number: u32) -> Vec<u8> {
         let mut request = job.key.piece(number).encode(0x77).to_vec();
-        match self.0 {
+        match self.fault {
             F::LittleEndian => {
                 request[2..6].reverse();
                 request[70..74].reverse();
@@ -195,7 +199,7 @@ impl Broken {
 
     /// Reads an answer: offset and content.
     async fn answer(&self, reading: &mut Reading, job: &Job, number: u32) -> Result<(u64, Bytes), Failed> {
-        if !reading.fill(self.0, 6).await? {
+        if !reading.fill(self.fault, 6).await? {
             let empty = reading.bytes.is_empty();
             return Err(Failed { why: "the answer ends".to_owned(), code: 2, keeps: false, empty });
         }
@@ -203,7 +207,7 @@ impl Broken {
         if length > 16_384 {
             return failed("too long", 2);
         }
-        reading.fill(self.0, 6 + length).await?;
+        reading.fill(self.fault, 6 + length).await?;
         let bytes = reading.bytes.clone().freeze();
         let (packet, rest) = match Packet::decode(&bytes) {
             Ok(decoded) => decoded,
@@ -213,57 +217,57 @@ impl Broken {
         let _ = reading.bytes.split_to(taken);
         let metadata = match packet.message {
             Message::Content(kind, metadata) => {
-                if kind != PieceKind::Piece && self.0 != F::TakesOtherKind {
+                if kind != PieceKind::Piece && self.fault != F::TakesOtherKind {
                     return failed("another kind", 2);
                 }
                 metadata
             }
             Message::Error(error) => {
                 let why = format!("Error {}", error.code);
-                return Err(Failed { why, code: 0, keeps: self.0 != F::ClosesAfterError, empty: false });
+                return Err(Failed { why, code: 0, keeps: self.fault != F::ClosesAfterError, empty: false });
             }
-            Message::Close if self.0 == F::TakesCloseForEmptyPiece => return Ok((0, Bytes::new())),
-            Message::Close if self.0 == F::KeepsAfterClose => {
+            Message::Close if self.fault == F::TakesCloseForEmptyPiece => return Ok((0, Bytes::new())),
+            Message::Close if self.fault == F::KeepsAfterClose => {
                 return Err(Failed { why: "Close".to_owned(), code: 0, keeps: true, empty: false });
             }
             _ => return failed("no answer", 2),
         };
         let expected = job.division.piece(number).unwrap().length;
-        if metadata.number != number && self.0 != F::TakesOtherNumber {
+        if metadata.number != number && self.fault != F::TakesOtherNumber {
             return failed("another number", 2);
         }
-        if metadata.length != expected && self.0 != F::TakesOtherLength {
+        if metadata.length != expected && self.fault != F::TakesOtherLength {
             return failed("another length", 2);
         }
-        if packet.id != 0x77 && self.0 == F::WantsItsId {
+        if packet.id != 0x77 && self.fault == F::WantsItsId {
             return failed("another id", 2);
         }
-        if metadata.created_at < 0 && self.0 == F::WantsDatesAfter1970 {
+        if metadata.created_at < 0 && self.fault == F::WantsDatesAfter1970 {
             return failed("a date before 1970", 2);
         }
         let text = metadata.digest.as_str().len() + metadata.parent_id.as_str().len();
-        if taken != 6 + 49 + text && self.0 == F::WantsNoAppended {
+        if taken != 6 + 49 + text && self.fault == F::WantsNoAppended {
             return failed("bytes after created at", 2);
         }
         match DigestClaim::parse(metadata.digest.as_str()) {
-            Err(DigestError::Empty) if self.0 == F::TakesEmptyDigest => {}
-            Err(DigestError::UnknownAlgorithm) if self.0 == F::TakesUnknownAlgorithm => {}
+            Err(DigestError::Empty) if self.fault == F::TakesEmptyDigest => {}
+            Err(DigestError::UnknownAlgorithm) if self.fault == F::TakesUnknownAlgorithm => {}
             Err(error) => return failed(error, 2),
             Ok(_) => {}
         }
         let length = metadata.length.get() as usize;
-        let whole = reading.fill(self.0, length).await?;
-        if !whole && self.0 != F::TakesEarlyEnd {
+        let whole = reading.fill(self.fault, length).await?;
+        if !whole && self.fault != F::TakesEarlyEnd {
             return failed("the content ends", 2);
         }
         let content = reading.bytes.split_to(length.min(reading.bytes.len())).freeze();
-        if matches!(reading.from, From::Quic(_)) && self.0 != F::DoesNotWaitForFin {
-            reading.fill(self.0, 1).await?;
-            if !reading.bytes.is_empty() && self.0 != F::TakesTrailing {
+        if matches!(reading.from, From::Quic(_)) && self.fault != F::DoesNotWaitForFin {
+            reading.fill(self.fault, 1).await?;
+            if !reading.bytes.is_empty() && self.fault != F::TakesTrailing {
                 return failed("bytes after the content", 2);
             }
         }
-        if whole || self.0 != F::TakesEarlyEnd {
+        if whole || self.fault != F::TakesEarlyEnd {
             self.verify(&metadata, &content)?;
         }
         Ok((metadata.offset, content))
@@ -274,17 +278,19 @@ impl Broken {
         let mismatch = |matches: bool| if matches { Ok(()) } else { failed("another digest", 6) };
         let sum = crc32fast::hash(content);
         match DigestClaim::parse(text) {
-            Ok(_) if self.0 == F::NoVerification => Ok(()),
-            Ok(DigestClaim::Crc32 { .. }) if self.0 == F::DecimalOnly => {
+            Ok(_) if self.fault == F::NoVerification => Ok(()),
+            Ok(DigestClaim::Crc32 { .. }) if self.fault == F::DecimalOnly => {
                 mismatch(text["crc32:".len()..].parse() == Ok(sum))
             }
-            Ok(DigestClaim::Crc32 { .. }) if self.0 == F::HexadecimalOnly && text.len() == 14 => {
+            Ok(DigestClaim::Crc32 { .. }) if self.fault == F::HexadecimalOnly && text.len() == 14 => {
                 mismatch(u32::from_str_radix(&text["crc32:".len()..], 16) == Ok(sum))
             }
-            Ok(DigestClaim::Crc32 { .. }) if self.0 == F::HexadecimalOnly && text.starts_with("crc32:0") => {
+            Ok(DigestClaim::Crc32 { .. })
+                if self.fault == F::HexadecimalOnly && text.starts_with("crc32:0") =>
+            {
                 failed("no hexadecimal", 2)
             }
-            Ok(DigestClaim::Sha256(_)) if self.0 == F::LowerCaseOnly => {
+            Ok(DigestClaim::Sha256(_)) if self.fault == F::LowerCaseOnly => {
                 mismatch(Digest::of(Algorithm::Sha256, content).to_string() == text)
             }
             Ok(claim) => mismatch(claim.matches(&Digest::of(claim.algorithm(), content))),
@@ -296,7 +302,7 @@ impl Broken {
     /// An answer by the deadline.
     async fn timely(&self, reading: &mut Reading, job: &Job, number: u32) -> Result<(u64, Bytes), Failed> {
         let answer = self.answer(reading, job, number);
-        if self.0 == F::NoDeadline {
+        if self.fault == F::NoDeadline {
             return answer.await;
         }
         match tokio::time::timeout(DEADLINE, answer).await {
@@ -316,9 +322,9 @@ impl Broken {
         loop {
             let mut stream = match kept.take() {
                 Some(stream) => stream,
-                None => network().connect(peer).await.unwrap(),
+                None => self.network.connect(peer).await.unwrap(),
             };
-            if used && self.0 != F::KeepsAfterClose {
+            if used && self.fault != F::KeepsAfterClose {
                 // What nobody asked for shows before the connection is used again.
                 let stray = tokio::time::timeout(Duration::from_millis(50), stream.read_u8()).await;
                 if matches!(stray, Ok(Ok(_))) {
@@ -326,9 +332,9 @@ impl Broken {
                     continue;
                 }
             }
-            if self.0 == F::ReservedTag {
+            if self.fault == F::ReservedTag {
                 // On a connection of its own, where it disturbs nothing else.
-                let mut other = network().connect(peer).await.unwrap();
+                let mut other = self.network.connect(peer).await.unwrap();
                 let _ = other.write_all(&[0, 0x42, 0, 0, 0, 0]).await;
                 let _ = other.read_u8().await;
             }
@@ -336,14 +342,14 @@ impl Broken {
             let mut reading = Reading { from: From::Tcp(stream), bytes: BytesMut::new(), ended: false };
             let answer = self.timely(&mut reading, job, number).await;
             let From::Tcp(stream) = reading.from else { unreachable!() };
-            let clean = reading.bytes.is_empty() || self.0 == F::KeepsAfterClose;
+            let clean = reading.bytes.is_empty() || self.fault == F::KeepsAfterClose;
             match answer {
-                Err(failed) if failed.empty && used && self.0 != F::NoRetry => {
+                Err(failed) if failed.empty && used && self.fault != F::NoRetry => {
                     used = false;
                     continue;
                 }
                 Err(failed) => {
-                    if failed.keeps || failed.code == 6 || self.0 == F::KeepsBroken {
+                    if failed.keeps || failed.code == 6 || self.fault == F::KeepsBroken {
                         *kept = Some(stream);
                     }
                     return Err(failed);
@@ -362,14 +368,14 @@ impl Broken {
         let crypto = Crypto::new(runtime());
         let tls = ClientTls::new(&crypto, &Trust::Insecure, None).unwrap();
         let mut tls = tls.for_peer(peer);
-        if self.0 == F::OffersAlpn {
+        if self.fault == F::OffersAlpn {
             tls.alpn_protocols = vec![b"vortex".to_vec()];
         }
         let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
-        let streams: u32 = if self.0 == F::GrantsStreams { 100 } else { 0 };
-        let window: u32 = if self.0 == F::SmallWindows { 1 << 20 } else { 16 << 20 };
-        let idle = Duration::from_secs(if self.0 == F::ShortIdleTimeout { 20 } else { 30 });
+        let streams: u32 = if self.fault == F::GrantsStreams { 100 } else { 0 };
+        let window: u32 = if self.fault == F::SmallWindows { 1 << 20 } else { 16 << 20 };
+        let idle = Duration::from_secs(if self.fault == F::ShortIdleTimeout { 20 } else { 30 });
         let mut transport = quinn::TransportConfig::default();
         transport
             .max_concurrent_bidi_streams(streams.into())
@@ -378,20 +384,20 @@ impl Broken {
             .receive_window(window.into())
             .max_idle_timeout(Some(idle.try_into().unwrap()));
         config.transport_config(Arc::new(transport));
-        let endpoint = quinn::Endpoint::client(LOOPBACK).unwrap();
-        let name = if self.0 == F::OtherName { "vortex.example" } else { "d7y" };
+        let endpoint = endpoint(&*self.network, None).await;
+        let name = if self.fault == F::OtherName { "vortex.example" } else { "d7y" };
         let connecting = endpoint.connect_with(config, peer, name).unwrap();
-        let connected = match self.0 {
+        let connected = match self.fault {
             F::NoConnectDeadline => Ok(connecting.await),
             _ => tokio::time::timeout(DEADLINE, connecting).await,
         };
         let connection = connected.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        if self.0 == F::OpensStream {
+        if self.fault == F::OpensStream {
             let mut stream = connection.open_uni().await.map_err(|error| error.to_string())?;
             let _ = stream.write_all(b"hello").await;
             let _ = stream.finish();
         }
-        if self.0 == F::ReservedTag {
+        if self.fault == F::ReservedTag {
             let (mut send, mut receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
             let _ = send.write_all(&[0, 0x42, 0, 0, 0, 0]).await;
             let _ = send.finish();
@@ -413,13 +419,13 @@ impl Broken {
         let (mut send, receive) = connection.open_bi().await.or_else(|error| failed(error, 0))?;
         let request = self.request(job, number);
         let sent = send.write_all(&request).await;
-        if sent.is_err() && self.0 == F::StopIsTheEnd {
+        if sent.is_err() && self.fault == F::StopIsTheEnd {
             return failed("stopped", 0);
         }
-        if self.0 == F::RequestTwice {
+        if self.fault == F::RequestTwice {
             let _ = send.write_all(&request).await;
         }
-        if self.0 != F::NoFin {
+        if self.fault != F::NoFin {
             let _ = send.finish();
         }
         let mut reading = Reading { from: From::Quic(receive), bytes: BytesMut::new(), ended: false };
@@ -427,15 +433,15 @@ impl Broken {
         let From::Quic(mut receive) = reading.from else { unreachable!() };
         match answer {
             Err(failed) => {
-                if self.0 != F::NoStopSending {
-                    let code = if self.0 == F::WrongStopCode { 9 } else { failed.code };
+                if self.fault != F::NoStopSending {
+                    let code = if self.fault == F::WrongStopCode { 9 } else { failed.code };
                     let _ = receive.stop(code.into());
                 } else {
                     // Dropped, the stream would be stopped with code 0.
                     std::mem::forget(receive);
                 }
-                let closed = failed.why == "no answer" && self.0 != F::KeepsAfterClose;
-                if !closed && (failed.why != "Error internal" || self.0 != F::ClosesAfterError) {
+                let closed = failed.why == "no answer" && self.fault != F::KeepsAfterClose;
+                if !closed && (failed.why != "Error internal" || self.fault != F::ClosesAfterError) {
                     *kept = Some(connection);
                 }
                 Err(failed)
@@ -462,7 +468,7 @@ impl Broken {
             match piece {
                 Ok((claimed, content)) => {
                     let derived = job.division.piece(number).unwrap().offset;
-                    let offset = if self.0 == F::TrustsOffset { claimed } else { derived };
+                    let offset = if self.fault == F::TrustsOffset { claimed } else { derived };
                     let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(file.len());
                     let room = &mut file[offset..];
                     let count = room.len().min(content.len());
@@ -483,21 +489,22 @@ impl Driver for Broken {
 }
 
 async fn run(fault: Fault, transport: Transport) -> Vec<CaseReport> {
+    let network = network();
     let deadlines = Deadlines { first_byte: DEADLINE, connect: DEADLINE, ..Deadlines::default() };
-    let waits = Waits { soon: Duration::from_secs(10), quiet: Duration::from_millis(300) };
-    let target = Target { transport, listen: LOOPBACK, deadlines, waits, driver: Arc::new(Broken(fault)) };
+    let driver = Arc::new(Broken { fault, network: network.clone() });
+    let target = Target { transport, listen: LOOPBACK, deadlines, waits: waits(), driver };
     let select = list().into_iter().filter(|case| !case.slow || SLOW.contains(&fault));
     let select = select.map(|case| case.id.to_owned()).collect();
     let settings = RunSettings { strict: true, select, concurrency: 16, ..RunSettings::default() };
-    check(runtime(), network(), target, &settings).await
+    check(runtime(), network, target, &settings).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn each_fault_of_a_tcp_client_is_caught_by_the_case_that_names_it() {
     each_is_caught(FAULTS, Transport::Tcp, run).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn each_fault_of_a_quic_client_is_caught_by_the_case_that_names_it() {
     each_is_caught(FAULTS, Transport::Quic, run).await;
 }

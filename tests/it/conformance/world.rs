@@ -1,37 +1,23 @@
 //! What both sides of a test need: the runtime, the network, a task.
 
+use crate::memory::{LOOPBACK, Memory};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 use vortex_p2p::conformance::server::Fixture;
 use vortex_p2p::conformance::{CaseReport, Transport, Verdict, Waits};
 use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
-use vortex_p2p::session::Deadlines;
 use vortex_p2p::store::TaskKey;
-use vortex_p2p::transport::{Network, SocketSettings, TokioNetwork};
+use vortex_p2p::transport::Network;
 use vortex_p2p::wire::{Algorithm, Digest, Division, PieceKind, PieceLength, TaskId};
-
-pub(super) const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Bytes of a piece of the fixture: more than what a held-up answer gets through.
 pub(super) const PIECE: usize = 64 << 10;
 
-/// Deadlines that let a run end in seconds. Each is far above what a busy machine needs for what they bound here.
-pub(super) fn short_deadlines() -> Deadlines {
-    Deadlines {
-        request: Duration::from_secs(6),
-        progress: Duration::from_secs(6),
-        idle: Duration::from_secs(6),
-        ..Deadlines::default()
-    }
-}
-
 pub(super) fn waits() -> Waits {
-    Waits { soon: Duration::from_secs(10), quiet: Duration::from_millis(300) }
+    Waits::default()
 }
 
 pub(super) fn runtime() -> SharedRuntime {
@@ -39,7 +25,15 @@ pub(super) fn runtime() -> SharedRuntime {
 }
 
 pub(super) fn network() -> Arc<dyn Network> {
-    Arc::new(TokioNetwork::new(SocketSettings::default()))
+    Arc::new(Memory::default())
+}
+
+/// quinn on `network`, without what we set in our own endpoints.
+pub(super) async fn endpoint(network: &dyn Network, server: Option<quinn::ServerConfig>) -> quinn::Endpoint {
+    let socket = network.udp(LOOPBACK).await.unwrap();
+    let runtime = Arc::new(quinn::TokioRuntime);
+    quinn::Endpoint::new_with_abstract_socket(quinn::EndpointConfig::default(), server, socket, runtime)
+        .unwrap()
 }
 
 pub(super) fn content(length: usize) -> Bytes {

@@ -4,12 +4,12 @@ mod quic;
 mod react;
 mod tcp;
 
-use super::world::{Planted, each_is_caught, fixture, network, runtime};
+use super::world::{Planted, each_is_caught, fixture, network, runtime, waits};
 use react::Broken;
 use std::sync::Arc;
 use std::time::Duration;
 use vortex_p2p::conformance::server::{Target, check, list};
-use vortex_p2p::conformance::{CaseReport, RunSettings, Transport, Waits};
+use vortex_p2p::conformance::{CaseReport, RunSettings, Transport};
 use vortex_p2p::session::Deadlines;
 
 /// What a server does wrong.
@@ -205,23 +205,23 @@ const SLOW: &[Fault] = &[
 async fn run(fault: Fault, transport: Transport) -> Vec<CaseReport> {
     let fixture = fixture();
     let broken = Broken { fault, fixture: Arc::new(fixture.clone()) };
-    let address = broken.listen(transport).await;
+    let network = network();
+    let address = broken.listen(&*network, transport).await;
     let deadlines =
         Deadlines { request: DEADLINES, progress: DEADLINES, idle: DEADLINES, ..Deadlines::default() };
-    let waits = Waits { soon: Duration::from_secs(6), quiet: Duration::from_millis(300) };
-    let target = Target { transport, address, fixture, deadlines, waits };
+    let target = Target { transport, address, fixture, deadlines, waits: waits() };
     let select = list().into_iter().filter(|case| !case.slow || SLOW.contains(&fault));
     let select = select.map(|case| case.id.to_owned()).collect();
     let settings = RunSettings { strict: true, select, concurrency: 16, ..RunSettings::default() };
-    check(runtime(), network(), target, &settings).await
+    check(runtime(), network, target, &settings).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn each_fault_of_a_tcp_server_is_caught_by_the_case_that_names_it() {
     each_is_caught(FAULTS, Transport::Tcp, run).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn each_fault_of_a_quic_server_is_caught_by_the_case_that_names_it() {
     each_is_caught(FAULTS, Transport::Quic, run).await;
 }

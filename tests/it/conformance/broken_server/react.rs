@@ -1,7 +1,8 @@
 //! What the server makes of the bytes that arrive, over whichever transport.
 
-use super::super::world::{LOOPBACK, network};
+use super::super::world::endpoint;
 use super::{DEADLINES, F, Fault};
+use crate::memory::LOOPBACK;
 use bytes::BytesMut;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use vortex_p2p::conformance::Transport;
 use vortex_p2p::conformance::draft::{Draft, error};
 use vortex_p2p::conformance::server::Fixture;
+use vortex_p2p::transport::Network;
 use vortex_p2p::wire::{Packet, PieceKind, Tag, TaskId};
 
 #[derive(Clone)]
@@ -169,10 +171,10 @@ impl Broken {
     }
 
     /// Serves until the runtime ends.
-    pub(super) async fn listen(self, transport: Transport) -> SocketAddr {
+    pub(super) async fn listen(self, network: &dyn Network, transport: Transport) -> SocketAddr {
         match transport {
             Transport::Tcp => {
-                let mut listener = network().listen(LOOPBACK).await.unwrap();
+                let mut listener = network.listen(LOOPBACK).await.unwrap();
                 let address = listener.local_addr().unwrap();
                 tokio::spawn(async move {
                     while let Ok((stream, _)) = listener.accept().await {
@@ -182,7 +184,7 @@ impl Broken {
                 address
             }
             Transport::Quic => {
-                let endpoint = quinn::Endpoint::server(self.quic_config(), LOOPBACK).unwrap();
+                let endpoint = endpoint(network, Some(self.quic_config())).await;
                 let address = endpoint.local_addr().unwrap();
                 tokio::spawn(async move {
                     while let Some(incoming) = endpoint.accept().await {
