@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use vortex_p2p::conformance::client::{Driver, Job, Outcome, Target, check, list};
+use vortex_p2p::conformance::client::{Driver, Job, Outcome, Target, check};
 use vortex_p2p::conformance::{CaseReport, RunSettings, Transport};
 use vortex_p2p::runtime::BoxFuture;
 use vortex_p2p::session::Deadlines;
@@ -123,9 +123,6 @@ const FAULTS: &[Planted<Fault>] = {
 };
 
 const DEADLINE: Duration = Duration::from_secs(4);
-
-/// Faults that are shown by cases which wait for a deadline. The others are tried without those.
-const SLOW: &[Fault] = &[F::None, F::NoDeadline, F::NoConnectDeadline, F::NoStopSending, F::WrongStopCode];
 
 #[derive(Clone)]
 struct Broken {
@@ -493,9 +490,7 @@ async fn run(fault: Fault, transport: Transport) -> Vec<CaseReport> {
     let deadlines = Deadlines { first_byte: DEADLINE, connect: DEADLINE, ..Deadlines::default() };
     let driver = Arc::new(Broken { fault, network: network.clone() });
     let target = Target { transport, listen: LOOPBACK, deadlines, waits: waits(), driver };
-    let select = list().into_iter().filter(|case| !case.slow || SLOW.contains(&fault));
-    let select = select.map(|case| case.id.to_owned()).collect();
-    let settings = RunSettings { strict: true, select, concurrency: 16, ..RunSettings::default() };
+    let settings = RunSettings { strict: true, concurrency: 16, ..RunSettings::default() };
     check(runtime(), network, target, &settings).await
 }
 

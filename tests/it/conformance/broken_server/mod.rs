@@ -8,7 +8,7 @@ use super::world::{Planted, each_is_caught, fixture, network, runtime, waits};
 use react::Broken;
 use std::sync::Arc;
 use std::time::Duration;
-use vortex_p2p::conformance::server::{Target, check, list};
+use vortex_p2p::conformance::server::{Target, check};
 use vortex_p2p::conformance::{CaseReport, RunSettings, Transport};
 use vortex_p2p::session::Deadlines;
 
@@ -187,20 +187,6 @@ const FAULTS: &[Planted<Fault>] = {
 
 const DEADLINES: Duration = Duration::from_secs(8);
 
-/// Faults that are shown by cases which wait for a deadline. The others are tried without those.
-const SLOW: &[Fault] = &[
-    F::None,
-    F::HangsOnHalf,
-    F::EarlyDeadline,
-    F::NoIdleTimeout,
-    F::ErrorWhenIdle,
-    F::EarlyIdleTimeout,
-    F::SecondErrorForSkipped,
-    F::ValueNotSkipped,
-    F::NoProgressDeadline,
-    F::WrongResetCodeWhenLate,
-];
-
 /// What a run against a server with `fault` shows: the requirements whose cases fail, and which those are.
 async fn run(fault: Fault, transport: Transport) -> Vec<CaseReport> {
     let fixture = fixture();
@@ -210,9 +196,7 @@ async fn run(fault: Fault, transport: Transport) -> Vec<CaseReport> {
     let deadlines =
         Deadlines { request: DEADLINES, progress: DEADLINES, idle: DEADLINES, ..Deadlines::default() };
     let target = Target { transport, address, fixture, deadlines, waits: waits() };
-    let select = list().into_iter().filter(|case| !case.slow || SLOW.contains(&fault));
-    let select = select.map(|case| case.id.to_owned()).collect();
-    let settings = RunSettings { strict: true, select, concurrency: 16, ..RunSettings::default() };
+    let settings = RunSettings { strict: true, concurrency: 16, ..RunSettings::default() };
     check(runtime(), network, target, &settings).await
 }
 
