@@ -36,13 +36,18 @@ impl Place {
 
     /// Fetches the file; returns the events, and the log.
     fn get(&self, more: &[&str]) -> (Vec<serde_json::Value>, String) {
+        self.fetch(&self.content, more)
+    }
+
+    /// The same where a part of the file is wanted.
+    fn fetch(&self, expected: &[u8], more: &[&str]) -> (Vec<serde_json::Value>, String) {
         let mut command = vortex();
         command.args(["get", self.serving.text("ticket"), "--json", "-o"]).arg(self.path("out")).args(more);
         let output = command.env("RUST_LOG", "vortex_p2p=debug").output().unwrap();
         let log = String::from_utf8(output.stderr.clone()).unwrap();
         assert!(output.status.success(), "{log}");
-        assert!(std::fs::read(self.path("out")).unwrap() == self.content);
-        let sha256 = Digest::of(Algorithm::Sha256, &self.content).to_string();
+        assert!(std::fs::read(self.path("out")).unwrap() == expected);
+        let sha256 = Digest::of(Algorithm::Sha256, expected).to_string();
         assert_eq!(last_object(&output)["sha256"], sha256.strip_prefix("sha256:").unwrap());
         let text = String::from_utf8(output.stdout).unwrap();
         (text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), log)
@@ -64,6 +69,14 @@ impl Place {
             writer.commit(provenance).await.unwrap();
         }
     }
+}
+
+/// The numbers of the pieces that came, in their order.
+fn fetched(events: &[serde_json::Value]) -> Vec<u64> {
+    let pieces = events.iter().filter(|event| event["event"] == "piece");
+    let mut pieces: Vec<_> = pieces.map(|event| event["piece"].as_u64().unwrap()).collect();
+    pieces.sort_unstable();
+    pieces
 }
 
 fn content(store: &Path) -> std::path::PathBuf {
@@ -92,12 +105,24 @@ async fn a_piece_that_has_changed_on_the_disk_meanwhile_is_fetched_again() {
     (damaged[3 * PIECE + 7], damaged[150 * PIECE]) = (!damaged[3 * PIECE + 7], !damaged[150 * PIECE]);
     std::fs::write(&file, damaged).unwrap();
     let (events, _) = place.get(&[]);
-    let mut pieces: Vec<_> =
-        events.iter().filter(|event| event["event"] == "piece").map(|event| &event["piece"]).collect();
-    pieces.sort_by_key(|piece| piece.as_u64());
-    assert_eq!(pieces, [3, 150, PIECES - 1], "these are fetched, and no other");
+    assert_eq!(fetched(&events), [3, 150, PIECES as u64 - 1], "these are fetched, and no other");
     let done = events.last().unwrap();
     assert_eq!(done["resumed"], (PIECES - 1) * PIECE);
     assert_eq!(done["peers"][0]["pieces"], 3);
     assert!(!place.path(".out.vortex").exists());
+}
+
+#[tokio::test]
+async fn a_part_of_a_file_has_no_piece_that_has_changed_on_the_disk() {
+    let place = Place::new();
+    place.nearly_done().await;
+    let file = content(&place.path(".out.vortex"));
+    let mut damaged = std::fs::read(&file).unwrap();
+    // One within, one outside.
+    (damaged[4 * PIECE + 7], damaged[150 * PIECE]) = (!damaged[4 * PIECE + 7], !damaged[150 * PIECE]);
+    std::fs::write(&file, damaged).unwrap();
+    let (from, to) = (3 * PIECE, 6 * PIECE + 9);
+    let range = format!("{from}-{to}");
+    let (events, _) = place.fetch(&place.content[from..=to], &["--range", &range]);
+    assert_eq!(fetched(&events), [4], "the piece that is damaged, and no other");
 }

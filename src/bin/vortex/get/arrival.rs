@@ -33,14 +33,9 @@ impl Arrival<'_> {
     /// Fetches the pieces and puts the file in its place; returns what came of the transfer, and the SHA-256 of the file.
     pub(super) async fn run(&self, transfer: impl Fn() -> Transfer) -> Result<(Report, Digest), Failure> {
         let mut report = self.pieces(transfer()).await?;
-        if let Some(range) = self.arguments.range {
-            let sha256 = part(self.store, &self.task, range, self.parts, self.beside).await?;
-            self.rename()?;
-            return Ok((self.parts.added_to(report), sha256));
-        }
         for _ in 1..ROUNDS {
             match self.file().await? {
-                Ok(sha256) => return Ok((report, sha256)),
+                Ok(sha256) => return Ok((self.parts.added_to(report), sha256)),
                 Err(
                     error @ (ExportError::Store(StoreError::Damaged { .. }) | ExportError::Incomplete { .. }),
                 ) => self
@@ -51,7 +46,7 @@ impl Arrival<'_> {
             add(&mut report, self.pieces(transfer()).await?);
         }
         let sha256 = self.file().await?.map_err(|error| export_failed(self.arguments, error))?;
-        Ok((report, sha256))
+        Ok((self.parts.added_to(report), sha256))
     }
 
     /// Fetches the pieces that are missing. The digest of the whole follows them, so that little of it is left at the end.
@@ -80,14 +75,15 @@ impl Arrival<'_> {
         }
     }
 
-    /// Puts the whole file in its place.
+    /// Puts the file in its place: the whole, or the part that was asked for.
     async fn file(&self) -> Result<Result<Digest, ExportError>, Failure> {
-        let Arguments { share, output, .. } = self.arguments;
-        if !share.serve {
-            return Ok(self.store.give_away(self.task.key, output).await);
-        }
-        // Others still want the pieces.
-        let exported = self.store.export(self.task.key, self.beside).await;
+        let Arguments { share, output, range, .. } = self.arguments;
+        let exported = match range {
+            Some(range) => part(self.store, &self.task, *range, self.parts, self.beside).await,
+            // Others still want the pieces.
+            None if share.serve => self.store.export(self.task.key, self.beside).await,
+            None => return Ok(self.store.give_away(self.task.key, output).await),
+        };
         if exported.is_ok() {
             self.rename()?;
         }

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::str::FromStr;
 use vortex_p2p::downloader::transfer::Report;
 use vortex_p2p::downloader::{DownloaderFactory, Peer, PieceRange, StorageClient};
-use vortex_p2p::store::disk::DiskStore;
-use vortex_p2p::store::{NewTask, PieceSet, PieceStore as _};
-use vortex_p2p::wire::{Algorithm, Digest, Hasher};
+use vortex_p2p::store::disk::{DiskStore, ExportError};
+use vortex_p2p::store::{NewTask, PieceSet, PieceStore as _, StoreError};
+use vortex_p2p::wire::{Algorithm, Digest, Download, Hasher};
 
 /// Bytes of a file, from the first to the last.
 #[derive(Debug, Clone, Copy)]
@@ -104,39 +104,65 @@ impl Parts {
     }
 }
 
-/// Writes the bytes of `range` to `output`, durably; returns their SHA-256.
+/// Writes the bytes of `range` to `output`, durably; returns their SHA-256. Each piece that comes from the store is read whole
+/// and held against its digest: it may be there since an earlier process.
+///
+/// # Errors
+/// [`StoreError::Damaged`] where a piece is not what it was, of which the store is told; those of the file.
 pub(super) async fn part(
     store: &DiskStore,
     task: &NewTask,
     range: ByteRange,
     parts: &Parts,
     output: &Path,
-) -> Result<Digest, Failure> {
-    let failed = |error: io::Error| Failure::file(output, &error);
+) -> Result<Digest, ExportError> {
     // What an earlier process left there, or whatever somebody else put there: it is not written to.
     match std::fs::remove_file(output) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let mut file = File::create_new(output).map_err(failed)?;
+    let mut file = File::create_new(output)?;
     let mut sha256 = Hasher::new(Algorithm::Sha256);
-    for number in covering(task, range)? {
-        if let Some((_, bytes)) = parts.0.get(&number) {
+    // It was held against the length of the file before anything was fetched.
+    for number in covering(task, range).unwrap_or_default() {
+        let Some(wanted) = within(task, number, range) else { continue };
+        let mut write = |bytes: &[u8]| {
             sha256.update(bytes);
-            file.write_all(bytes).map_err(failed)?;
-            continue;
-        }
-        let piece = store.piece(task.key.piece(number)).await?;
-        let Some(PieceRange { offset, length }) = within(task, number, range) else { continue };
-        let (mut at, to) = (u64::from(offset), u64::from(offset) + u64::from(length));
-        while at < to {
-            let most = usize::try_from(to - at).unwrap_or(usize::MAX).min(1 << 20);
-            let bytes = piece.content.read(at, most).await?;
-            sha256.update(&bytes);
-            file.write_all(&bytes).map_err(failed)?;
-            at += bytes.len() as u64;
+            file.write_all(bytes)
+        };
+        match parts.0.get(&number) {
+            Some((_, bytes)) => write(bytes)?,
+            None => copy(store, task.key.piece(number), wanted, write).await?,
         }
     }
-    file.sync_all().map_err(failed)?;
+    file.sync_all()?;
     Ok(sha256.finish())
+}
+
+/// Reads a piece to its end, and gives what of it is `wanted` to `write`.
+async fn copy(
+    store: &DiskStore,
+    request: Download,
+    wanted: PieceRange,
+    mut write: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), ExportError> {
+    /// Bytes that are read at a time.
+    const PART: usize = 1 << 20;
+    let piece = store.piece(request).await?;
+    let mut hasher = Hasher::new(piece.provenance.digest.algorithm());
+    let (from, to) = (u64::from(wanted.offset), u64::from(wanted.offset) + u64::from(wanted.length));
+    let mut begin = 0;
+    while begin < piece.content.len() {
+        let bytes = piece.content.read(begin, PART).await?;
+        hasher.update(&bytes);
+        let end = begin + bytes.len() as u64;
+        let place = |at: u64| (at.clamp(begin, end) - begin) as usize;
+        write(bytes.get(place(from)..place(to)).unwrap_or_default())?;
+        begin = end;
+    }
+    if hasher.finish() != piece.provenance.digest {
+        store.mark_damaged(request).await?;
+        return Err(StoreError::Damaged { number: request.number }.into());
+    }
+    Ok(())
 }
