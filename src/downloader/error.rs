@@ -3,7 +3,7 @@
 use super::{Peer, Protocol};
 use crate::client::{Failure, RequestError};
 #[cfg(feature = "tls")]
-use crate::transport::tls::Refusal;
+use crate::transport::tls::{self, Refusal};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -17,6 +17,12 @@ pub enum ConnectError {
     #[cfg(feature = "tls")]
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// This side asks in plain bytes, and the peer speaks TLS there.
+    #[error("the peer speaks TLS on this port, expected plain Vortex")]
+    Protected,
+    /// This side expects TLS, and the peer does not speak it there.
+    #[error("the peer does not speak TLS on this port, expected TLS")]
+    Unprotected,
     /// The peer takes no more connections: it is at its limits, or shuts down.
     #[error("the peer takes no connection: it is at its limits or shuts down")]
     Limit,
@@ -55,13 +61,13 @@ impl ConnectError {
         errors().find(|error| !error.is_final()).or_else(|| errors().next()).unwrap_or(self)
     }
 
-    /// Whether no later attempt can succeed: one refuses the other, or the protocol is not there.
+    /// Whether no later attempt can succeed: one refuses the other, one alone speaks TLS, or the protocol is not there.
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
             #[cfg(feature = "tls")]
             Self::Refused(_) => true,
-            Self::Unavailable(_) => true,
+            Self::Protected | Self::Unprotected | Self::Unavailable(_) => true,
             Self::NoWay(ways) => ways.iter().all(|(_, error)| error.is_final()),
             Self::Limit | Self::TimedOut(_) | Self::Unreachable(_) | Self::Closed => false,
         }
@@ -73,6 +79,10 @@ impl From<io::Error> for ConnectError {
         #[cfg(feature = "tls")]
         if let Some(refusal) = Refusal::from_io(&error) {
             return Self::Refused(refusal);
+        }
+        #[cfg(feature = "tls")]
+        if tls::is_not_tls(&error) {
+            return Self::Unprotected;
         }
         Self::Unreachable(Arc::new(error))
     }

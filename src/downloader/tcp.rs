@@ -3,8 +3,9 @@
 use super::announced::Announced;
 use super::pool::{Lease, Pool, PoolSettings, PoolStats, Pooled};
 use super::{ConnectError, Dialer, DownloadError, Downloader, Protocol, request_span};
-use crate::client::{Answer, Ask, ExtensionReply, Failure, RequestError, TcpClient};
+use crate::client::{Answer, Ask, ExtensionReply, Failure, Rejection, RequestError, TcpClient};
 use crate::runtime::BoxFuture;
+use crate::wire::DecodeError;
 use crate::wire::extension::ExtensionRequest;
 use std::net::SocketAddr;
 use tracing::Instrument as _;
@@ -53,10 +54,25 @@ impl TcpDownloader {
 
     async fn ask(&self, address: SocketAddr, ask: Ask) -> Result<Answer, DownloadError> {
         let exchange = |client: TcpClient, lease: Lease<TcpClient>| async move {
-            Ok(client.request(ask, Box::new(move |client| lease.give_back(client))).await?)
+            let first = !client.was_used();
+            let answer = client.request(ask, Box::new(move |client| lease.give_back(client))).await;
+            answer.map_err(|error| explain(error, first))
         };
         let span = request_span(Protocol::Tcp, address, &ask);
         self.pool.exchange(address, exchange).instrument(span).await
+    }
+}
+
+/// What the failure of a request means: the `first` answer of a connection shows whether the peer speaks Vortex there.
+fn explain(error: RequestError, first: bool) -> DownloadError {
+    match error {
+        // Who speaks TLS answers what is none with an alert, which is a record.
+        RequestError::Failed(Failure::Rejected(Rejection::Malformed(DecodeError::TooLong { header })))
+            if first && header.is_tls_record() =>
+        {
+            ConnectError::Protected.into()
+        }
+        error => error.into(),
     }
 }
 
@@ -82,7 +98,7 @@ impl Downloader for TcpDownloader {
         Box::pin(self.announced.ask(address, request, async move {
             let mut lease = self.pool.get_new(address).await?;
             let client = lease.take().ok_or(ConnectError::Closed)?;
-            Ok(client.extension(&request).await?)
+            client.extension(&request).await.map_err(|error| explain(error, true))
         }))
     }
 }

@@ -1,6 +1,6 @@
 //! Why bytes are not a packet.
 
-use super::{Tag, limits};
+use super::{Header, Tag, limits};
 
 /// Why bytes are not a packet. [`DecodeError::name`] gives the name that the specification fixes for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -14,10 +14,10 @@ pub enum DecodeError {
         need: usize,
     },
     /// Length is above what any packet may declare.
-    #[error("too-long: a Length of {length}, expected at most {}", limits::MAX_VALUE_LEN)]
+    #[error("too-long: a Length of {}, expected at most {}", header.length, limits::MAX_VALUE_LEN)]
     TooLong {
-        /// The Length declared.
-        length: u32,
+        /// The header that declares it. What it begins may be something else than a packet.
+        header: Header,
     },
     /// Length is not one that the tag allows.
     #[error("bad-length: a {tag} packet with a Length of {length}, expected {}", tag.lengths())]

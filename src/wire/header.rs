@@ -38,6 +38,15 @@ impl Header {
         [self.id, self.tag.into(), a, b, c, d]
     }
 
+    /// Whether these bytes begin a record of TLS (RFC 8446, section 5.1): its type, and the version of a TLS that there is.
+    ///
+    /// The version's second byte is the first of Length, which makes that 2^24 or more: no packet's header looks so.
+    #[must_use]
+    pub fn is_tls_record(&self) -> bool {
+        let [minor, ..] = self.length.to_be_bytes();
+        matches!((self.id, u8::from(self.tag), minor), (0x14..=0x17, 0x03, 0x01..=0x04))
+    }
+
     /// Judges Length, before a byte of the value is there.
     ///
     /// # Errors
@@ -47,7 +56,7 @@ impl Header {
         let (tag, length) = (self.tag, self.length);
         //= VTX-FRM-011
         if length > limits::MAX_VALUE_LEN {
-            return Err(DecodeError::TooLong { length });
+            return Err(DecodeError::TooLong { header: *self });
         }
         //= VTX-FRM-012
         if !tag.lengths().contains(length) {

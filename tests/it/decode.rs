@@ -5,7 +5,7 @@ use crate::wire::build::{self, RawContent};
 use serde_json::Value;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
-use vortex_p2p::wire::{DecodeError, Tag};
+use vortex_p2p::wire::{DecodeError, Header, Tag};
 
 const TASK_ID: &[u8; 64] = &[b'a'; 64];
 
@@ -235,7 +235,7 @@ fn the_names_of_errors_are_those_of_the_specification() {
     let (decode_errors, of_tools) = names.split_at(names.len() - 2);
     let all = [
         DecodeError::Truncated { have: 0, need: 6 },
-        DecodeError::TooLong { length: u32::MAX },
+        DecodeError::TooLong { header: Header { id: 0, tag: Tag::Error, length: u32::MAX } },
         DecodeError::BadLength { tag: Tag::Error, length: 0 },
         DecodeError::BadTaskId { at: 0, byte: 0 },
         DecodeError::BadMetadata { field: "" },

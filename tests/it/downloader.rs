@@ -4,5 +4,6 @@ mod auto;
 mod pooled;
 #[cfg(feature = "disk")]
 mod quarantine;
+mod told;
 mod transfer;
 pub(crate) mod world;

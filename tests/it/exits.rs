@@ -156,6 +156,38 @@ fn who_reads_stderr_is_told_what_to_do_next() {
     assert!(told.contains("\nhint: check the address and that the peer runs"), "{told}");
 }
 
+/// Over TCP the two do not understand each other where one of them alone has `--insecure`.
+#[test]
+fn tls_at_one_end_only_is_refused_and_the_flag_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let (insecure, out) = (serving(&directory), path(&directory, "out"));
+    let protected = Serving::new(&[&path(&directory, "source"), "--dir", &path(&directory, "protected")]);
+    let tls = protected.peer("tcp");
+    // The pin of the one, with the address of the other.
+    let ticket = protected.text("ticket").replace(protected.text("tcp"), insecure.text("tcp"));
+    let task = insecure.text("task");
+    let known = ["--length", "4194304", "--piece-length", "64KiB"];
+    let asking_plain = ["get", task, "--peer", &tls, "--insecure"];
+    let asking_tls = ["get", &ticket, "--protocol", "tcp"];
+    for (get, told, hint) in [
+        (
+            &asking_plain[..],
+            "the peer speaks TLS on this port, expected plain Vortex",
+            "leave --insecure out",
+        ),
+        (&asking_tls, "the peer does not speak TLS on this port, expected TLS", "--insecure"),
+    ] {
+        for known in [&[][..], &known] {
+            let got = run(&[get, known, &["-o", &out, "--json"]].concat());
+            let error = last_object(&got);
+            assert_eq!((got.status.code(), &error["code"]), (Some(4), &"refused".into()), "{error}");
+            assert!(error["message"].as_str().unwrap().contains(told), "{error}");
+            let hint = if known.is_empty() { hint } else { "--insecure" };
+            assert!(error["hint"].as_str().unwrap().contains(hint), "{error}");
+        }
+    }
+}
+
 /// Somebody who may write beside the output leads `get` to a store that is not its own: nothing of it may be touched.
 #[test]
 fn a_link_in_place_of_its_directory_is_refused_and_what_it_leads_to_is_kept() {

@@ -62,7 +62,7 @@ impl Exit {
             Self::Other => "run it again with -vv, which tells more",
             Self::Usage => "--help says what the command takes; for a configuration, `vortex config check`",
             Self::NotFound => "check the task id and --kind, or ask another peer",
-            Self::Refused => "check --ca, --cert and --key, or the ticket",
+            Self::Refused => "check --ca, --cert, --key and --insecure, or the ticket",
             Self::Corrupt => "ask other peers: the one that lied is named",
             Self::Network => {
                 "check the address and that the peer runs; where UDP is blocked, add a tcp:// peer"

@@ -11,7 +11,7 @@ mod trust;
 pub use identity::{Authorities, Fingerprint, FingerprintError, Identity, IdentityPem, ServerIdentity};
 pub use refusal::{By, Reason, Refusal};
 pub use server::{Admission, ClientAuthorities, ServerTls};
-pub use stream::{accept, connect};
+pub use stream::{accept, connect, is_not_tls};
 #[cfg(feature = "grpc")]
 pub use stream::{accept_http2, connect_http2};
 #[cfg(feature = "quic")]

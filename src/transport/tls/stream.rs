@@ -16,7 +16,8 @@ impl ByteStream for tokio_rustls::server::TlsStream<Box<dyn ByteStream>> {}
 /// Protects `stream`, which leads to the server `peer`.
 ///
 /// # Errors
-/// The stream's own, and refusals: [`Refusal::from_io`](super::Refusal::from_io) reads them. A server that refuses this
+/// The stream's own, and refusals: [`Refusal::from_io`](super::Refusal::from_io) reads them, and [`is_not_tls`] knows a
+/// server that speaks something else. A server that refuses this
 /// client's certificate says so only after this has succeeded, on the first read.
 pub async fn connect(
     tls: &ClientTls,
@@ -72,6 +73,19 @@ pub async fn accept_http2(tls: &ServerTls, stream: Box<dyn ByteStream>) -> io::R
     config.alpn_protocols = vec![HTTP2.to_vec()];
     let stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await?;
     Ok(Box::new(stream))
+}
+
+/// Whether `error` is that of a handshake with somebody who does not speak TLS: what came begins like no record of it.
+#[must_use]
+pub fn is_not_tls(error: &io::Error) -> bool {
+    use rustls::{Error, InvalidMessage};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(
+        inner,
+        Some(Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion
+        ))
+    )
 }
 
 async fn handshake(

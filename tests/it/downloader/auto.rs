@@ -1,12 +1,13 @@
 //! Peers with several ways to them, over loopback, and a network that drops datagrams.
 
+use super::told::{NO_TLS, TLS};
 use super::transfer::{read, transfer};
-use super::world::{Served, content, dialer_on, downloaders, network, runtime, task};
+use super::world::{Served, content, dialer, dialer_on, downloaders, network, runtime, task};
 use crate::firewall::Firewalled;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use vortex_p2p::downloader::transfer::{Event, Transfer};
+use vortex_p2p::downloader::transfer::{Event, Transfer, describe};
 use vortex_p2p::downloader::{
     AutoDownloader, AutoEvent, AutoSettings, ConnectError, DownloaderFactory, Peer, PoolSettings, Protocol,
 };
@@ -131,6 +132,35 @@ async fn a_firewall_that_closes_midway_costs_a_moment() {
     let bytes = auto.bytes(peer);
     assert!(bytes[0].1 > 0 && bytes[1].1 > 100 * PIECE, "{bytes:?}");
     assert!(auto.closed(Protocol::Quic).unwrap().to_string().contains("silent"), "{:?}", auto.told);
+}
+
+/// TLS at one end only: over TCP the two do not understand each other, whichever of them speaks it.
+#[tokio::test]
+async fn a_way_with_tls_at_one_end_only_is_left_for_another() {
+    let served = Served::new().await;
+    let whole = content(100 * PIECE as usize);
+    let task = task(PieceKind::Piece, &whole, PIECE);
+    served.insert(task, &whole).await;
+    let pinned =
+        DownloaderFactory::new(&dialer(&served.trust, Deadlines::default()).await, PoolSettings::default());
+    for (downloaders, tcp, told) in
+        [(downloaders().await, served.tcp_tls().await, TLS), (pinned, served.tcp, NO_TLS)]
+    {
+        // Both are tried at once, and TCP is open first.
+        let settings = AutoSettings { head_start: Duration::ZERO, ..AutoSettings::default() };
+        let auto = Auto::new(downloaders, settings);
+        let peer = auto.auto.join([served.quic, tcp]).unwrap();
+        let described = describe(&auto.downloaders, peer, task.key).await.unwrap().unwrap();
+        assert_eq!(described.division, task.division);
+        let store = MemoryStore::new(runtime());
+        let fetching = transfer(&store, &[peer], task).await;
+        let report = Transfer { downloaders: auto.downloaders.clone(), ..fetching }.run().await.unwrap();
+        assert_eq!(read(&store, task.key).await, whole);
+        assert_eq!(report.peers[0].failures, 0, "no request had to fail for it");
+        assert_eq!(auto.bytes(peer), [(Protocol::Quic, whole.len() as u64), (Protocol::Tcp, 0)]);
+        assert_eq!(auto.closed(Protocol::Tcp).unwrap().to_string(), told);
+        assert!(auto.closed(Protocol::Quic).is_none());
+    }
 }
 
 #[tokio::test]

@@ -91,6 +91,14 @@ impl Served {
         Self { store, server, quic, tcp, peers, trust }
     }
 
+    /// The same server over TCP that is protected.
+    pub(super) async fn tcp_tls(&self) -> Peer {
+        let (tls, _) = server_tls();
+        let (listener, peer) = listener().await;
+        self.server.serve_tcp_tls(listener, tls);
+        peer
+    }
+
     pub(super) async fn insert(&self, task: NewTask, content: &Bytes) -> TaskKey {
         self.store.insert(task, Algorithm::Crc32, content).await.unwrap();
         task.key

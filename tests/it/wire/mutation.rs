@@ -2,7 +2,9 @@
 
 use super::generate;
 use proptest::prelude::*;
-use vortex_p2p::wire::{DecodeError, Decoder, DigestClaim, Division, Packet, PieceLength, annotate};
+use vortex_p2p::wire::{
+    DecodeError, Decoder, DigestClaim, Division, Header, Packet, PieceLength, Tag, annotate,
+};
 
 proptest! {
     #![proptest_config(super::cases(2048))]
@@ -41,7 +43,7 @@ proptest! {
 fn only_an_unknown_end_cannot_be_passed_over() {
     let cases = [
         (DecodeError::Truncated { have: 1, need: 6 }, false),
-        (DecodeError::TooLong { length: 16_385 }, false),
+        (DecodeError::TooLong { header: Header { id: 0, tag: Tag::Close, length: 16_385 } }, false),
         (DecodeError::BadMetadata { field: "number" }, true),
         (DecodeError::BadPieceLength { length: u64::MAX }, true),
         (DecodeError::NotUtf8 { field: "the digest" }, true),
@@ -50,5 +52,21 @@ fn only_an_unknown_end_cannot_be_passed_over() {
     for (error, recoverable) in cases {
         assert_eq!(error.is_recoverable(), recoverable, "{error}");
         assert!(error.to_string().starts_with(error.name()));
+    }
+}
+
+/// Types and versions of the records of TLS, as RFC 8446 has them, in every header.
+#[test]
+fn no_header_of_a_packet_begins_a_record_of_tls() {
+    for (id, tag) in (0..=255).flat_map(|id| (0..=255).map(move |tag| (id, tag))) {
+        for third in (0..=5).chain([255]) {
+            for rest in [0, 255] {
+                let header = Header::decode([id, tag, third, rest, rest, rest]);
+                let versions = [[3, 1], [3, 2], [3, 3], [3, 4]];
+                let begins = [0x14, 0x15, 0x16, 0x17].contains(&id) && versions.contains(&[tag, third]);
+                assert_eq!(header.is_tls_record(), begins, "{header:?}");
+                assert!(!begins || header.check() == Err(DecodeError::TooLong { header }), "{header:?}");
+            }
+        }
     }
 }

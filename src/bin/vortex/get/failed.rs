@@ -23,7 +23,10 @@ pub(super) fn export_failed(arguments: &Arguments, error: ExportError) -> Failur
 pub(super) fn describe_failed(error: &DescribeError) -> Failure {
     let exit = match error.download_error() {
         Some(DownloadError::Connect(error)) => match error.reason() {
-            ConnectError::Refused(_) | ConnectError::Limit => Exit::Refused,
+            ConnectError::Refused(_)
+            | ConnectError::Protected
+            | ConnectError::Unprotected
+            | ConnectError::Limit => Exit::Refused,
             ConnectError::TimedOut(_) => Exit::TimedOut,
             _ => Exit::Network,
         },
@@ -36,8 +39,10 @@ pub(super) fn describe_failed(error: &DescribeError) -> Failure {
         Some(_) => Exit::Network,
     };
     let failure = Failure::new(exit, error.to_string());
-    match exit {
-        Exit::Refused => failure
+    match error.download_error() {
+        Some(DownloadError::Connect(error)) if matches!(error.reason(), ConnectError::Protected) => failure
+            .hint("leave --insecure out, and know the peer by the ticket that `vortex serve` prints, or by --ca"),
+        _ if exit == Exit::Refused => failure
             .hint("check --ca, --cert and --key, or the ticket; deployed Dragonfly peers need --insecure"),
         _ => failure,
     }
