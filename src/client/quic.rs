@@ -8,7 +8,7 @@ use crate::runtime::SharedRuntime;
 use crate::session::{
     Ask, ClientEvent, ClientRequest, Deadlines, ExtensionReply, Failure, Rejection, longest_reply, read_reply,
 };
-use crate::transport::quic::{AppCode, EarlyData};
+use crate::transport::quic::{AppCode, EarlyData, ended};
 use crate::watch;
 use crate::wire::extension::ExtensionRequest;
 use bytes::Bytes;
@@ -169,7 +169,7 @@ impl QuicClient {
                 Ok(bytes) => Ok(read_reply(request, &bytes.into())?),
                 Err(ReadToEndError::TooLong) => Err(Rejection::Trailing.into()),
                 Err(ReadToEndError::Read(ReadError::Reset(_))) => Ok(None),
-                Err(ReadToEndError::Read(error)) => Err(RequestError::Lost(error.into())),
+                Err(ReadToEndError::Read(error)) => Err(unread(error)),
             }
         };
         let answered = self.runtime.timeout(self.deadlines.first_byte, exchange).await;
@@ -193,6 +193,7 @@ impl QuicClient {
             }
             //= VTX-QUC-017
             Err(WriteError::Stopped(_)) => {}
+            Err(WriteError::ConnectionLost(error)) => return Err(lost(error)),
             Err(error) => return Err(RequestError::Lost(error.into())),
         }
         Ok(receive)
@@ -235,7 +236,7 @@ impl Input for QuicInput {
                 //= VTX-QUC-031
                 //= VTX-QUC-035
                 Err(ReadError::Reset(_)) => return Err(Rejection::Reset.into()),
-                Err(error) => return Err(RequestError::Lost(error.into())),
+                Err(error) => return Err(unread(error)),
             }
         }
     }
@@ -270,6 +271,14 @@ async fn settled(early: &Early) -> Result<EarlyOutcome, RequestError> {
     }
 }
 
+/// Nothing more can be read: where the connection is lost, with the reason, which the stream's own error does not tell.
+fn unread(error: ReadError) -> RequestError {
+    match error {
+        ReadError::ConnectionLost(error) => lost(error),
+        error => RequestError::Lost(error.into()),
+    }
+}
+
 fn lost(error: quinn::ConnectionError) -> RequestError {
-    RequestError::Lost(io::Error::from(error))
+    RequestError::Lost(ended(error))
 }

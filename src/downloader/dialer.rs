@@ -199,7 +199,7 @@ impl From<quinn::ConnectionError> for ConnectError {
             {
                 Self::Limit
             }
-            _ => Self::Unreachable(Arc::new(error.into())),
+            _ => Self::Unreachable(Arc::new(quic::ended(error))),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Application error codes.
 
-use quinn::VarInt;
+use crate::wire::Escaped;
+use quinn::{ConnectionError, VarInt};
 use std::fmt;
+use std::io;
 
 /// What RESET_STREAM, STOP_SENDING and CONNECTION_CLOSE carry. Codes explain and never decide (VTX-QUC-035), so that a
 /// received one is for logs only.
@@ -46,6 +48,12 @@ impl AppCode {
     pub fn of(number: VarInt) -> Option<Self> {
         Self::ALL.into_iter().find(|code| VarInt::from(*code) == number)
     }
+}
+
+/// The end of a connection, as whoever uses it is told. It may quote the peer, which steers no terminal by it.
+pub(crate) fn ended(error: ConnectionError) -> io::Error {
+    let told = Escaped(&error.to_string()).to_string();
+    io::Error::new(io::Error::from(error).kind(), told)
 }
 
 impl From<AppCode> for VarInt {

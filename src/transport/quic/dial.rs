@@ -6,6 +6,7 @@ use super::{AppCode, QuicEndpoint, close};
 use crate::canary::planted;
 use crate::runtime::SharedRuntime;
 use crate::transport::tls::{ClientTls, Refusal, peer_key};
+use crate::wire::Escaped;
 use bytes::Bytes;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig};
 use quinn::{
@@ -31,7 +32,7 @@ pub enum DialError {
     #[error("expected an endpoint that can reach the server: {0}")]
     Connect(#[from] ConnectError),
     /// The connection ended before it was established.
-    #[error("the connection ended before it was established: {0}")]
+    #[error("the connection ended before it was established: {}", Escaped(&.0.to_string()))]
     Connection(ConnectionError),
     /// The provider cannot protect QUIC's first packets.
     #[error("expected a provider with TLS13_AES_128_GCM_SHA256: {0}")]

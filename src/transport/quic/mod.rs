@@ -15,6 +15,7 @@ mod world;
 use closing::Closing;
 pub use closing::close;
 pub use code::AppCode;
+pub(crate) use code::ended;
 pub use dial::{DialError, Dialing, EarlyData, QuicClient};
 #[cfg(feature = "qlog")]
 pub use qlog::{Qlog, QlogWriter};

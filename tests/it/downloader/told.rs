@@ -1,9 +1,11 @@
-//! How it is told that two do not get on: TLS at one end only.
+//! How it is told that two do not get on: TLS at one end only, and connections that are lost.
 
-use super::world::{Served, answer, content, dialer, downloaders, listener};
+use super::world::{Served, answer, content, dialer, downloaders, endpoint, listener, server_tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use vortex_p2p::client::Ask;
-use vortex_p2p::downloader::{Downloader, DownloaderFactory, Peer, PoolSettings, TcpDownloader};
+use vortex_p2p::downloader::{
+    Downloader, DownloaderFactory, Peer, PoolSettings, QuicDownloader, TcpDownloader,
+};
 use vortex_p2p::session::Deadlines;
 use vortex_p2p::transport::tls::Trust;
 use vortex_p2p::wire::extension::ExtensionRequest;
@@ -124,4 +126,32 @@ async fn only_what_begins_a_connection_like_tls_is_told_as_tls() {
     assert_eq!(first.unwrap(), piece);
     // The peer has spoken Vortex before: this is no other protocol, but a wrong answer.
     assert!(second.unwrap_err().starts_with("the answer was rejected: too-long"));
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_told_with_its_reason_once() {
+    for (reason, told) in [
+        (&b""[..], "the connection was lost: closed by peer: 0"),
+        (b"bye", "the connection was lost: closed by peer: bye (code 0)"),
+        // The peer's words, which would end the line and steer the terminal.
+        (b"bye\nhint: \x1b[2J", r"the connection was lost: closed by peer: bye\nhint: \u{1b}[2J (code 0)"),
+    ] {
+        let (tls, _) = server_tls();
+        let server = endpoint(Some(&tls)).await;
+        let address = server.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Some(incoming) = server.accept().await {
+                let connection = incoming.accept().unwrap().await.unwrap();
+                let _request = connection.accept_bi().await.unwrap();
+                connection.close(0u32.into(), reason);
+            }
+        });
+        let dialer = dialer(&Trust::Insecure, Deadlines::default()).await;
+        let downloader = QuicDownloader::new(dialer, PoolSettings::default());
+        let error = downloader.request(address, ask(PieceKind::Piece)).await.unwrap_err();
+        assert_eq!(error.to_string(), told);
+        let request = ExtensionRequest::Description { kind: PieceKind::Piece, task_id: task_id() };
+        let error = downloader.extension(address, request).await.unwrap_err();
+        assert_eq!(error.to_string(), told);
+    }
 }
