@@ -2,7 +2,6 @@
 
 use crate::memory::{LOOPBACK, Memory};
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt as _};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -80,25 +79,17 @@ pub(super) type Planted<F> = (F, &'static [Transport], &'static [&'static str]);
 
 /// Each of `faults` that shows on `transport` is caught by the cases that name it, and by no other.
 pub(super) async fn each_is_caught<F: Copy + Debug, R: Future<Output = Vec<CaseReport>>>(
-    faults: &'static [Planted<F>],
+    faults: &[Planted<F>],
     transport: Transport,
     run: impl Fn(F, Transport) -> R,
 ) {
-    let faults = faults.iter().filter(|(_, transports, _)| transports.contains(&transport));
-    // Side by side, because most of the time is spent on waiting.
-    let wrong: Vec<String> = stream::iter(faults)
-        .map(|(fault, _, expected)| {
-            let running = run(*fault, transport);
-            async move {
-                let reports = running.await;
-                let (requirements, said) = failures(&reports);
-                (requirements != *expected)
-                    .then(|| format!("{fault:?}: expected {expected:?}, got {said:#?}"))
-            }
-        })
-        .buffer_unordered(6)
-        .filter_map(|wrong| async { wrong })
-        .collect()
-        .await;
+    let mut wrong = Vec::new();
+    for (fault, _, expected) in faults.iter().filter(|(_, transports, _)| transports.contains(&transport)) {
+        let reports = run(*fault, transport).await;
+        let (requirements, said) = failures(&reports);
+        if requirements != *expected {
+            wrong.push(format!("{fault:?}: expected {expected:?}, got {said:#?}"));
+        }
+    }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
