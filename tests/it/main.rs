@@ -48,7 +48,7 @@ mod kill;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod limits;
 mod manual;
-#[cfg(all(feature = "quic", feature = "tokio-runtime"))]
+#[cfg(all(feature = "quic", feature = "tcp"))]
 mod memory;
 #[cfg(feature = "cli")]
 mod names;
@@ -58,7 +58,7 @@ mod operations;
 mod pcap;
 #[cfg(all(feature = "quic", feature = "tcp"))]
 mod peers;
-#[cfg(all(feature = "quic", feature = "tokio-runtime"))]
+#[cfg(all(feature = "quic", feature = "tcp"))]
 mod rates;
 mod session;
 mod spec;

@@ -26,7 +26,7 @@ const STREAM: usize = 16 << 10;
 /// Its only host, and a port of it that nobody has yet.
 pub(crate) const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// The first port that is given to who asks for none.
+/// Ports are given out from here on.
 const FIRST: u16 = 10_000;
 
 /// One host, at 127.0.0.1.
@@ -47,11 +47,13 @@ struct Inbox {
 }
 
 impl Ports {
-    /// The port that was asked for, or for 0 one that nobody had.
-    fn take(&mut self, wanted: u16) -> SocketAddr {
-        let port = if wanted == 0 { FIRST + self.taken } else { wanted };
-        self.taken += u16::from(wanted == 0);
-        SocketAddr::new(LOOPBACK.ip(), port)
+    /// A port that nobody had: no test asks for a certain one.
+    fn take(&mut self, bind: SocketAddr) -> io::Result<SocketAddr> {
+        if bind.port() != 0 {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        self.taken += 1;
+        Ok(SocketAddr::new(LOOPBACK.ip(), FIRST + self.taken))
     }
 }
 
@@ -153,7 +155,7 @@ struct Both {
 }
 
 /// An end of a byte stream, which ends as TCP does in a kernel: whoever leaves what was sent to it unread, or is sent more
-/// once it has left, resets the connection.
+/// once it has gone, resets the connection.
 #[derive(Debug)]
 struct Stream {
     both: Arc<Mutex<Both>>,
@@ -271,7 +273,7 @@ impl Network for Memory {
     fn udp(&self, bind: SocketAddr) -> BoxFuture<'_, io::Result<Arc<dyn AsyncUdpSocket>>> {
         Box::pin(async move {
             let mut ports = self.0.lock().unwrap();
-            let local = ports.take(bind.port());
+            let local = ports.take(bind)?;
             ports.datagrams.insert(local.port(), Inbox::default());
             Ok(Arc::new(Socket { ports: self.0.clone(), local }) as Arc<dyn AsyncUdpSocket>)
         })
@@ -280,7 +282,7 @@ impl Network for Memory {
     fn listen(&self, bind: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
             let mut ports = self.0.lock().unwrap();
-            let local = ports.take(bind.port());
+            let local = ports.take(bind)?;
             let (connect, accept) = mpsc::unbounded_channel();
             ports.listeners.insert(local.port(), connect);
             Ok(Box::new(Accepting { accept, local }) as Box<dyn Listener>)
@@ -295,5 +297,64 @@ impl Network for Memory {
             sent.ok_or(io::ErrorKind::ConnectionRefused)?;
             Ok(Box::new(here) as Box<dyn ByteStream>)
         })
+    }
+}
+
+/// Held against Linux's streams; others may lose what was sent before a reset.
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use vortex_p2p::transport::{SocketSettings, TokioNetwork};
+
+    /// A pair of connected streams of `network`.
+    async fn pair(network: &dyn Network) -> (Box<dyn ByteStream>, Box<dyn ByteStream>) {
+        let mut listener = network.listen(LOOPBACK).await.unwrap();
+        let here = network.connect(listener.local_addr().unwrap()).await.unwrap();
+        (here, listener.accept().await.unwrap().0)
+    }
+
+    /// All that comes to an end of a stream, and how it ends.
+    async fn rest(stream: &mut Box<dyn ByteStream>) -> (Vec<u8>, Option<io::ErrorKind>) {
+        let mut bytes = Vec::new();
+        let ended = stream.read_to_end(&mut bytes).await;
+        (bytes, ended.err().map(|error| error.kind()))
+    }
+
+    #[tokio::test]
+    async fn streams_end_as_those_of_the_kernel_do() {
+        let kernel = TokioNetwork::new(SocketSettings::default());
+        for network in [&Memory::default() as &dyn Network, &kernel] {
+            // One direction after the other, in order.
+            let (mut here, mut there) = pair(network).await;
+            here.write_all(b"request").await.unwrap();
+            here.shutdown().await.unwrap();
+            assert_eq!(rest(&mut there).await, (b"request".to_vec(), None));
+            there.write_all(b"answer").await.unwrap();
+            drop(there);
+            assert_eq!(rest(&mut here).await, (b"answer".to_vec(), None));
+
+            // Whoever goes and leaves something unread: what it said before is there, and no end in order.
+            let (mut here, mut there) = pair(network).await;
+            here.write_all(b"unread").await.unwrap();
+            there.write_all(b"last words").await.unwrap();
+            there.read_u8().await.unwrap();
+            drop(there);
+            assert_eq!(rest(&mut here).await, (b"last words".to_vec(), Some(io::ErrorKind::ConnectionReset)));
+            assert_eq!(here.write_all(b"more").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+
+            // Whoever is sent more once it has gone: the first goes out, and some later one fails.
+            let (mut here, there) = pair(network).await;
+            drop(there);
+            here.write_all(b"to nobody").await.unwrap();
+            while here.write_all(b"again").await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+
+            // Nobody listens.
+            let gone = network.listen(LOOPBACK).await.unwrap().local_addr().unwrap();
+            let refused = network.connect(gone).await.err().unwrap();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        }
     }
 }

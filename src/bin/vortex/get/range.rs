@@ -122,18 +122,22 @@ pub(super) async fn part(
         _ => {}
     }
     let mut file = File::create_new(output)?;
-    let mut sha256 = Hasher::new(Algorithm::Sha256);
+    let (mut sha256, mut written) = (Hasher::new(Algorithm::Sha256), 0);
     // It was held against the length of the file before anything was fetched.
     for number in covering(task, range).unwrap_or_default() {
         let Some(wanted) = within(task, number, range) else { continue };
         let mut write = |bytes: &[u8]| {
             sha256.update(bytes);
+            written += bytes.len() as u64;
             file.write_all(bytes)
         };
         match parts.0.get(&number) {
             Some((_, bytes)) => write(bytes)?,
             None => copy(store, task.key.piece(number), wanted, write).await?,
         }
+    }
+    if written != range.last - range.first + 1 {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
     file.sync_all()?;
     Ok(sha256.finish())
