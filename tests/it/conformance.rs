@@ -7,16 +7,20 @@ mod own_server;
 mod world;
 
 #[test]
-fn the_list_of_deployed_failures_names_cases_that_exist() {
+fn the_lists_of_deployed_failures_name_cases_and_divergences_that_exist() {
     use vortex_p2p::conformance::{ExpectedFailures, client, server};
-    let text = crate::committed::read("spec/deployed-failures.txt");
-    ExpectedFailures::parse(&text).unwrap();
-    let cases: Vec<&str> = server::list().iter().chain(&client::list()).map(|case| case.id).collect();
-    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
-        let (id, reason) = line.split_once(' ').unwrap();
-        let id = id.trim_start_matches("quic:").trim_start_matches("tcp:");
-        let exists = cases.iter().any(|case| *case == id || case.split('/').next() == Some(id));
-        assert!(exists && reason.starts_with("DIV-"), "{line}");
+    let book = crate::committed::read("book/src/spec/divergences.md");
+    for (mode, cases) in [("server", server::list()), ("client", client::list())] {
+        let text = crate::committed::read(&format!("spec/deployed/{mode}-failures.txt"));
+        ExpectedFailures::parse(&text).unwrap();
+        for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+            let (id, reason) = line.split_once(' ').unwrap();
+            let id = id.trim_start_matches("quic:").trim_start_matches("tcp:");
+            let exists = cases.iter().any(|case| case.id == id || case.id.split('/').next() == Some(id));
+            assert!(exists, "{line}");
+            let divergence = reason.split(':').next().unwrap();
+            assert!(book.contains(&format!("\n| {divergence} |")), "{line}");
+        }
     }
 }
 

@@ -40,7 +40,7 @@ cases! {
     };
     "VTX-QUC-023/progress" Quic Progress "RESET_STREAM 4 for an answer that nobody reads" => broken_off;
     "VTX-LIM-002/quic" Quic Progress "an answer broken off that nobody reads" => no_progress;
-    "VTX-QUC-024" Quic Nothing "RESET_STREAM 7 and no answer to a request that is reset" => reset;
+    "VTX-QUC-024/before" Quic Nothing "RESET_STREAM 7 and no answer to a request that is reset" => reset;
     "VTX-QUC-024/after" Quic Nothing "the answer to a request that is reset after its last byte" => reset_after;
     "VTX-QUC-025" Quic Nothing "RESET_STREAM after STOP_SENDING" => stop;
     "VTX-QUC-035/reset" Quic Nothing "RESET_STREAM handled in the same way whatever its code" => any_code;

@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
         value_enum,
         value_delimiter = ',',
         env = "VORTEX_BENCH_AGAINST",
-        default_value = "quic,tcp,tonic,tonic-stream,grpc,raw-quic,quinn-deployed,quinn-default,raw-tcp,curl"
+        default_value = "quic,tcp,tonic,tonic-stream,grpc,raw-quic,dragonfly-quic,quinn-deployed,quinn-default,dragonfly-tcp,raw-tcp,curl"
     )]
     against: Vec<Side>,
     /// How much to move
@@ -90,7 +90,7 @@ pub(crate) struct Arguments {
     /// Threads of each process that run its tasks; as many as there are cores by default
     #[arg(long, value_name = "N", env = "VORTEX_BENCH_THREADS")]
     threads: Option<NonZeroU32>,
-    /// A directory for the content, with room for three times the size
+    /// A directory for the content, with room for three times the size, four with Dragonfly
     #[arg(long, env = "VORTEX_BENCH_DIR")]
     dir: Option<PathBuf>,
 }

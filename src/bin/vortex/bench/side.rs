@@ -21,6 +21,10 @@ pub(crate) enum Side {
     TonicStream,
     /// Streams of quinn with the settings of Vortex, and nothing on top: no packets, no digests
     RawQuic,
+    /// Dragonfly's own peers, by its library, over QUIC; a program of its own serves and fetches
+    DragonflyQuic,
+    /// Dragonfly's own peers over TCP
+    DragonflyTcp,
     /// Streams of quinn with the settings of deployed Dragonfly, and crc32 at the client
     QuinnDeployed,
     /// Streams of quinn as it comes
@@ -41,9 +45,10 @@ impl Side {
             | Self::Tonic
             | Self::TonicStream
             | Self::RawQuic
+            | Self::DragonflyQuic
             | Self::QuinnDeployed
             | Self::QuinnDefault => Some(Self::Quic),
-            Self::RawTcp | Self::Curl => Some(Self::Tcp),
+            Self::DragonflyTcp | Self::RawTcp | Self::Curl => Some(Self::Tcp),
         }
     }
 
@@ -56,6 +61,8 @@ impl Side {
             Self::Tonic => "tonic",
             Self::TonicStream => "tonic-stream",
             Self::RawQuic => "raw-quic",
+            Self::DragonflyQuic => "dragonfly-quic",
+            Self::DragonflyTcp => "dragonfly-tcp",
             Self::QuinnDeployed => "quinn-deployed",
             Self::QuinnDefault => "quinn-default",
             Self::RawTcp => "raw-tcp",
@@ -68,16 +75,21 @@ impl Side {
         let ours = std::env::current_exe()?;
         match self {
             Self::Tonic | Self::TonicStream => Ok(ours.with_file_name("examples").join("tonic-peer")),
+            Self::DragonflyQuic | Self::DragonflyTcp => Ok(ours.with_file_name("deployed-peer")),
             _ => Ok(ours),
         }
     }
 
     /// Why it can't be measured here, if it can't.
     pub(crate) fn missing(self) -> Option<&'static str> {
+        let built = self.program().is_ok_and(|program| program.exists());
         match self {
-            Self::Tonic | Self::TonicStream if !self.program().is_ok_and(|program| program.exists()) => Some(
+            Self::Tonic | Self::TonicStream if !built => Some(
                 "cargo build --release --package vortex-grpc-tonic --example tonic-peer builds its program",
             ),
+            Self::DragonflyQuic | Self::DragonflyTcp if !built => {
+                Some("spec/deployed/build makes its program")
+            }
             Self::Grpc if !cfg!(feature = "grpc") => Some("built without the feature grpc"),
             Self::RawTcp | Self::Curl if !cfg!(all(feature = "sendfile", target_os = "linux")) => {
                 Some("built without the feature sendfile")
