@@ -2,7 +2,6 @@
 
 use crate::cli::{Serving, last_object, vortex};
 use bytes::Bytes;
-use std::path::Path;
 use std::sync::Arc;
 use vortex_p2p::runtime::TokioRuntime;
 use vortex_p2p::store::disk::{DiskStore, OsDisk};
@@ -69,6 +68,18 @@ impl Place {
             writer.commit(provenance).await.unwrap();
         }
     }
+
+    /// Changes bytes of what was left behind.
+    fn damage(&self, places: [usize; 2]) {
+        let mut names =
+            std::fs::read_dir(self.path(".out.vortex")).unwrap().map(|entry| entry.unwrap().path());
+        let file = names.find(|path| path.extension().is_some_and(|it| it == "content")).unwrap();
+        let mut content = std::fs::read(&file).unwrap();
+        for place in places {
+            content[place] = !content[place];
+        }
+        std::fs::write(&file, content).unwrap();
+    }
 }
 
 /// The numbers of the pieces that came, in their order.
@@ -77,11 +88,6 @@ fn fetched(events: &[serde_json::Value]) -> Vec<u64> {
     let mut pieces: Vec<_> = pieces.map(|event| event["piece"].as_u64().unwrap()).collect();
     pieces.sort_unstable();
     pieces
-}
-
-fn content(store: &Path) -> std::path::PathBuf {
-    let mut names = std::fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path());
-    names.find(|path| path.extension().is_some_and(|it| it == "content")).unwrap()
 }
 
 #[test]
@@ -100,10 +106,7 @@ fn the_digest_follows_the_pieces() {
 async fn a_piece_that_has_changed_on_the_disk_meanwhile_is_fetched_again() {
     let place = Place::new();
     place.nearly_done().await;
-    let file = content(&place.path(".out.vortex"));
-    let mut damaged = std::fs::read(&file).unwrap();
-    (damaged[3 * PIECE + 7], damaged[150 * PIECE]) = (!damaged[3 * PIECE + 7], !damaged[150 * PIECE]);
-    std::fs::write(&file, damaged).unwrap();
+    place.damage([3 * PIECE + 7, 150 * PIECE]);
     let (events, _) = place.get(&[]);
     assert_eq!(fetched(&events), [3, 150, PIECES as u64 - 1], "these are fetched, and no other");
     let done = events.last().unwrap();
@@ -116,11 +119,8 @@ async fn a_piece_that_has_changed_on_the_disk_meanwhile_is_fetched_again() {
 async fn a_part_of_a_file_has_no_piece_that_has_changed_on_the_disk() {
     let place = Place::new();
     place.nearly_done().await;
-    let file = content(&place.path(".out.vortex"));
-    let mut damaged = std::fs::read(&file).unwrap();
     // One within, one outside.
-    (damaged[4 * PIECE + 7], damaged[150 * PIECE]) = (!damaged[4 * PIECE + 7], !damaged[150 * PIECE]);
-    std::fs::write(&file, damaged).unwrap();
+    place.damage([4 * PIECE + 7, 150 * PIECE]);
     let (from, to) = (3 * PIECE, 6 * PIECE + 9);
     let range = format!("{from}-{to}");
     let (events, _) = place.fetch(&place.content[from..=to], &["--range", &range]);

@@ -1,6 +1,6 @@
 //! A small client with at most one fault, and the cases that have to catch each fault.
 
-use super::world::{Planted, each_is_caught, endpoint, network, runtime, waits};
+use super::world::{Planted, each_is_caught, endpoint, network, runtime};
 use crate::memory::LOOPBACK;
 use bytes::{Bytes, BytesMut};
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use vortex_p2p::conformance::client::{Driver, Job, Outcome, Target, check};
-use vortex_p2p::conformance::{CaseReport, RunSettings, Transport};
+use vortex_p2p::conformance::{CaseReport, RunSettings, Transport, Waits};
 use vortex_p2p::runtime::BoxFuture;
 use vortex_p2p::session::Deadlines;
 use vortex_p2p::transport::tls::{ClientTls, Crypto, Trust};
@@ -489,7 +489,7 @@ async fn run(fault: Fault, transport: Transport) -> Vec<CaseReport> {
     let network = network();
     let deadlines = Deadlines { first_byte: DEADLINE, connect: DEADLINE, ..Deadlines::default() };
     let driver = Arc::new(Broken { fault, network: network.clone() });
-    let target = Target { transport, listen: LOOPBACK, deadlines, waits: waits(), driver };
+    let target = Target { transport, listen: LOOPBACK, deadlines, waits: Waits::default(), driver };
     let settings = RunSettings { strict: true, concurrency: 16, ..RunSettings::default() };
     check(runtime(), network, target, &settings).await
 }

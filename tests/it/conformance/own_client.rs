@@ -1,6 +1,6 @@
 //! Our client passes every case.
 
-use super::world::{network, not_passed, runtime, waits};
+use super::world::{network, not_passed, runtime};
 use crate::memory::LOOPBACK;
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vortex_p2p::client::Ask;
 use vortex_p2p::conformance::client::{Driver, Job, Outcome, Target, check};
-use vortex_p2p::conformance::{RunSettings, Transport};
+use vortex_p2p::conformance::{RunSettings, Transport, Waits};
 use vortex_p2p::downloader::{Dialer, DownloaderFactory, PoolSettings, Protocol};
 use vortex_p2p::runtime::BoxFuture;
 use vortex_p2p::session::Deadlines;
@@ -62,7 +62,7 @@ async fn passes(transport: Transport, skipped: &[&str]) {
     let deadlines = Deadlines { first_byte: Duration::from_secs(3), ..Deadlines::default() };
     let network = network();
     let driver = Arc::new(Ours { network: network.clone(), deadlines });
-    let target = Target { transport, listen: LOOPBACK, deadlines, waits: waits(), driver };
+    let target = Target { transport, listen: LOOPBACK, deadlines, waits: Waits::default(), driver };
     let settings = RunSettings { strict: true, ..RunSettings::default() };
     let reports = check(runtime(), network, target, &settings).await;
     let expected: BTreeSet<&str> = skipped.iter().copied().collect();

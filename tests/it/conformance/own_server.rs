@@ -1,11 +1,11 @@
 //! Our server passes every case.
 
-use super::world::{content, division, fixture, key, network, not_passed, runtime, waits};
+use super::world::{content, division, fixture, key, network, not_passed, runtime};
 use crate::memory::LOOPBACK;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use vortex_p2p::conformance::server::{Fixture, Target, check};
-use vortex_p2p::conformance::{RunSettings, Summary, Transport};
+use vortex_p2p::conformance::{RunSettings, Summary, Transport, Waits};
 use vortex_p2p::server::{ServerSettings, StorageServer};
 use vortex_p2p::session::Deadlines;
 use vortex_p2p::store::{MemoryStore, NewTask, PieceStore, TaskKey};
@@ -66,7 +66,8 @@ async fn passes(transport: Transport) {
         Transport::Tcp => served.tcp,
     };
     let fixture = served.fixture.clone();
-    let target = Target { transport, address, fixture, deadlines: Deadlines::default(), waits: waits() };
+    let target =
+        Target { transport, address, fixture, deadlines: Deadlines::default(), waits: Waits::default() };
     let settings = RunSettings { strict: true, ..RunSettings::default() };
     let reports = check(runtime(), network, target, &settings).await;
     // The server sends one algorithm, and so shows nothing of the others.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use vortex_p2p::conformance::server::Fixture;
-use vortex_p2p::conformance::{CaseReport, Transport, Verdict, Waits};
+use vortex_p2p::conformance::{CaseReport, Transport, Verdict};
 use vortex_p2p::runtime::{SharedRuntime, TokioRuntime};
 use vortex_p2p::store::TaskKey;
 use vortex_p2p::transport::Network;
@@ -14,10 +14,6 @@ use vortex_p2p::wire::{Algorithm, Digest, Division, PieceKind, PieceLength, Task
 
 /// Bytes of a piece of the fixture: more than what a held-up answer gets through.
 pub(super) const PIECE: usize = 64 << 10;
-
-pub(super) fn waits() -> Waits {
-    Waits::default()
-}
 
 pub(super) fn runtime() -> SharedRuntime {
     Arc::new(TokioRuntime)

@@ -19,17 +19,16 @@ use futures_util::StreamExt as _;
 use harness::{Result, all};
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
+use vortex_p2p::wire::TaskId;
 use work::{Fetch, Work};
-
-const TASK: &str = "what vortex bench moves, by name";
 
 pub(crate) fn run(job: &str) -> Result<()> {
     harness::run(job, serve, fetch)
 }
 
-/// The id of the task: hexadecimal digits, as all are.
+/// The id of the task that the content is.
 fn task() -> String {
-    TASK.bytes().map(|byte| format!("{byte:02x}")).collect()
+    TaskId::from_sha256(*b"what vortex bench moves 32 bytes").to_string()
 }
 
 fn transport(job: &Job) -> Transport {

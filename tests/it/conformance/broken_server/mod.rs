@@ -4,12 +4,12 @@ mod quic;
 mod react;
 mod tcp;
 
-use super::world::{Planted, each_is_caught, fixture, network, runtime, waits};
+use super::world::{Planted, each_is_caught, fixture, network, runtime};
 use react::Broken;
 use std::sync::Arc;
 use std::time::Duration;
 use vortex_p2p::conformance::server::{Target, check};
-use vortex_p2p::conformance::{CaseReport, RunSettings, Transport};
+use vortex_p2p::conformance::{CaseReport, RunSettings, Transport, Waits};
 use vortex_p2p::session::Deadlines;
 
 /// What a server does wrong.
@@ -195,7 +195,7 @@ async fn run(fault: Fault, transport: Transport) -> Vec<CaseReport> {
     let address = broken.listen(&*network, transport).await;
     let deadlines =
         Deadlines { request: DEADLINES, progress: DEADLINES, idle: DEADLINES, ..Deadlines::default() };
-    let target = Target { transport, address, fixture, deadlines, waits: waits() };
+    let target = Target { transport, address, fixture, deadlines, waits: Waits::default() };
     let settings = RunSettings { strict: true, concurrency: 16, ..RunSettings::default() };
     check(runtime(), network, target, &settings).await
 }
