@@ -38,6 +38,13 @@ pub(crate) use world::token_key;
 use world::token_key;
 use world::{Capped, Segments, WallClock, endpoint_config};
 
+/// How many connections of an endpoint have datagrams beyond 8972 bytes at a time, on the routes that carry them.
+///
+/// A connection keeps a buffer of the largest datagram that it has sent, if only to find out what the path carries, and up to
+/// seven of that size while it sends much. A thousand of them that are idle are to have 64 KiB each at most, and have 48 KiB
+/// without it.
+const LARGEST_DATAGRAMS: usize = 64;
+
 /// The default UDP port of a server.
 pub const PORT: u16 = 4006;
 
@@ -138,7 +145,11 @@ impl QuicEndpoint {
 
     /// The ceiling for datagrams to `to`; the socket is handed no more of them at once than the kernel takes from now on.
     fn largest_datagram(&self, settings: &QuicSettings, to: SocketAddr) -> DatagramSize {
-        let by_route = || DatagramSize::on_route(to, self.network.route_mtu(to));
+        let most = match self.endpoint.open_connections() < LARGEST_DATAGRAMS {
+            true => DatagramSize::LOOPBACK,
+            false => DatagramSize::JUMBO,
+        };
+        let by_route = || DatagramSize::on_route(to, self.network.route_mtu(to), most);
         let largest = settings.largest_datagram.unwrap_or_else(by_route);
         self.segments.fit(largest);
         largest

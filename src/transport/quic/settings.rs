@@ -9,9 +9,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The largest UDP payload that a peer tries to send, in bytes: 1200 to 8972.
-///
-/// QUIC needs 1200. Beyond 8972, a jumbo frame of 9000 bytes over IPv4, nothing is gained.
+/// The largest UDP payload that a peer tries to send, in bytes: 1200, which QUIC needs, to 65,507, which UDP over IPv4 carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DatagramSize(u16);
 
@@ -24,7 +22,7 @@ impl Default for DatagramSize {
 
 /// A size outside of what a datagram may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected a datagram size from 1200 to 8972 bytes, found {0}")]
+#[error("expected a datagram size from 1200 to 65507 bytes, found {0}")]
 pub struct DatagramSizeError(pub u16);
 
 impl DatagramSize {
@@ -32,15 +30,17 @@ impl DatagramSize {
     pub const MINIMUM: Self = Self(1200);
     /// What Ethernet carries below IPv6 and an encapsulation.
     pub const ETHERNET: Self = Self(1452);
-    /// What loopback interfaces and jumbo frames of 9000 bytes carry.
+    /// What jumbo frames of 9000 bytes carry below IPv4.
     pub const JUMBO: Self = Self(8972);
+    /// What loopback interfaces carry, below IPv4: as much as there is.
+    pub const LOOPBACK: Self = Self(65_507);
 
-    /// A size from 1200 to 8972 bytes.
+    /// A size from 1200 to 65,507 bytes.
     ///
     /// # Errors
     /// [`DatagramSizeError`] for any other.
     pub fn new(bytes: u16) -> Result<Self, DatagramSizeError> {
-        match (Self::MINIMUM.0..=Self::JUMBO.0).contains(&bytes) {
+        match (Self::MINIMUM.0..=Self::LOOPBACK.0).contains(&bytes) {
             true => Ok(Self(bytes)),
             false => Err(DatagramSizeError(bytes)),
         }
@@ -51,27 +51,29 @@ impl DatagramSize {
         self.0
     }
 
-    /// The largest datagram for `to`, where the route there carries packets of `mtu` bytes as far as this host knows.
-    pub(super) fn on_route(to: SocketAddr, mtu: Option<u32>) -> Self {
+    /// The largest datagram for `to`, where the route there carries packets of `mtu` bytes as far as this host knows, and
+    /// where none may be larger than `most`.
+    pub(super) fn on_route(to: SocketAddr, mtu: Option<u32>, most: Self) -> Self {
         /// What Ethernet carries. Whoever has it knows nothing about the path beyond.
         const ETHERNET: u32 = 1500;
+        /// What the interface carries that leads to this host itself, as Linux tells it for IPv4 (for IPv6 it is one more).
+        /// Those of tunnels and fabrics have less, and may claim what the path beyond them does not carry.
+        const LOOPBACK: u32 = 65_535;
+        let most = match mtu {
+            Some(LOOPBACK..) => most,
+            Some(mtu) if mtu > ETHERNET => most.min(Self::JUMBO),
+            _ => most.min(Self::ETHERNET),
+        };
         // The headers of UDP and of IP.
         let headers = 8 + if to.ip().to_canonical().is_ipv4() { 20 } else { 40 };
-        let largest = |mtu: u32| {
-            let bytes = mtu.saturating_sub(headers).clamp(Self::MINIMUM.0.into(), Self::JUMBO.0.into());
-            u16::try_from(bytes).map_or(Self::JUMBO, Self)
-        };
-        match mtu {
-            Some(mtu) if mtu > ETHERNET => largest(mtu),
-            Some(mtu) => largest(mtu).min(Self::ETHERNET),
-            None => Self::ETHERNET,
-        }
+        let carried = u16::try_from(mtu.unwrap_or(u32::MAX).saturating_sub(headers)).unwrap_or(u16::MAX);
+        Self(carried.max(Self::MINIMUM.0)).min(most)
     }
 
-    /// How many datagrams of this size the kernel takes at once: all of a batch together must fit one UDP payload of
-    /// 65,507 bytes, or the whole batch is refused, silently, and looks like a black hole.
+    /// How many datagrams of this size the kernel takes at once: all of a batch together must fit one UDP payload, or the
+    /// whole batch is refused, silently, and looks like a black hole.
     pub(super) fn segments(self) -> usize {
-        usize::from(65_507 / self.0)
+        usize::from(Self::LOOPBACK.0 / self.0)
     }
 }
 
@@ -127,8 +129,9 @@ pub struct QuicSettings {
     /// The ceiling of path MTU discovery, which finds what the path carries below it. Larger ones are accepted in any case.
     ///
     /// None: what the route to the peer carries ([`Network::route_mtu`](crate::transport::Network::route_mtu)), up to 8972
-    /// bytes; 1452 where that is not known or 1500, which is as much as the Internet carries. Loopback and data centres
-    /// with jumbo frames gain a multiple from more. Everywhere else, trying for more would only fill the first windows.
+    /// bytes; 1452 where that is not known or 1500, which is as much as the Internet carries. Data centres with jumbo frames
+    /// gain a multiple from more. Everywhere else, trying for more would only fill the first windows. Within a host it is up
+    /// to 65,507 bytes, for connections that begin while there are fewer than 64: each keeps a buffer of the size.
     pub largest_datagram: Option<DatagramSize>,
     /// The round trip that is assumed until one has been measured.
     ///
@@ -207,7 +210,22 @@ impl QuicSettings {
         let idle = u32::try_from(self.idle_timeout.as_millis()).unwrap_or(u32::MAX);
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(largest.bytes());
+        let (mut cubic, mut bbr) = (CubicConfig::default(), BbrConfig::default());
+        let mut acknowledgements = AckFrequencyConfig::default();
         let mut transport = TransportConfig::default();
+        if largest > DatagramSize::JUMBO {
+            // Within a host it is either what the interface carries or, where something stands in between, what is common:
+            // no search, of which a receiver reads every byte as a frame of its own.
+            discovery.minimum_change(largest.bytes() / 2);
+            transport.initial_mtu(DatagramSize::ETHERNET.bytes());
+            // Two datagrams, as RFC 9002 (section 7.2) has it where they are large. With less, the one that tries fills the
+            // window, and the first answer waits until it is acknowledged.
+            let window = 2 * u64::from(largest.bytes());
+            cubic.initial_window(window);
+            bbr.initial_window(window);
+            // So few of them are a window that the peer has to acknowledge each at once, or it ends with one that is waited for.
+            acknowledgements.ack_eliciting_threshold(VarInt::from_u32(0));
+        }
         transport
             .max_idle_timeout((!planted("idle-timeout-off")).then_some(VarInt::from_u32(idle).into()))
             .stream_receive_window(VarInt::from_u32(self.stream_window))
@@ -218,12 +236,12 @@ impl QuicSettings {
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .initial_rtt(self.initial_rtt)
             .mtu_discovery_config(Some(discovery))
-            .ack_frequency_config(Some(AckFrequencyConfig::default()))
+            .ack_frequency_config(Some(acknowledgements))
             // Vortex has no use for datagrams, so none are accepted.
             .datagram_receive_buffer_size(None);
         transport.congestion_controller_factory(closing.controllers(match self.congestion {
-            Congestion::Cubic => Arc::new(CubicConfig::default()),
-            Congestion::Bbr => Arc::new(BbrConfig::default()),
+            Congestion::Cubic => Arc::new(cubic),
+            Congestion::Bbr => Arc::new(bbr),
         }));
         transport
     }
@@ -290,8 +308,8 @@ mod tests {
     fn datagrams_have_a_least_and_a_largest_size() {
         assert_eq!(DatagramSize::new(1199), Err(DatagramSizeError(1199)));
         assert_eq!(DatagramSize::new(1200), Ok(DatagramSize::MINIMUM));
-        assert_eq!(DatagramSize::new(8972), Ok(DatagramSize::JUMBO));
-        assert_eq!(DatagramSize::new(8973), Err(DatagramSizeError(8973)));
+        assert_eq!(DatagramSize::new(65_507), Ok(DatagramSize::LOOPBACK));
+        assert_eq!(DatagramSize::new(65_508), Err(DatagramSizeError(65_508)));
     }
 
     #[test]
@@ -311,16 +329,20 @@ mod tests {
             (v4, Some(9000), 8972),
             (mapped, Some(9000), 8972),
             (v6, Some(9000), 8952),
-            (v4, Some(65_536), 8972),
-            (v6, Some(u32::MAX), 8972),
+            (v4, Some(65_520), 8972),
+            (v4, Some(65_535), 65_507),
+            (v6, Some(65_536), 65_488),
+            (v6, Some(u32::MAX), 65_507),
         ] {
-            assert_eq!(DatagramSize::on_route(to, mtu).bytes(), bytes, "{to} by {mtu:?}");
+            let largest = |most| DatagramSize::on_route(to, mtu, most).bytes();
+            assert_eq!(largest(DatagramSize::LOOPBACK), bytes, "{to} by {mtu:?}");
+            assert_eq!(largest(DatagramSize::JUMBO), bytes.min(8972), "{to} by {mtu:?}");
         }
     }
 
     #[test]
     fn a_batch_of_any_size_fits_one_payload() {
-        for bytes in 1200..=8972 {
+        for bytes in 1200..=65_507 {
             let size = DatagramSize::new(bytes).unwrap();
             assert!(size.segments() * usize::from(bytes) <= 65_507);
             assert!((size.segments() + 1) * usize::from(bytes) > 65_507);

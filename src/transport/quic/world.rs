@@ -96,11 +96,14 @@ pub(super) fn endpoint_config(runtime: &SharedRuntime) -> Result<EndpointConfig,
     let ids = runtime.clone();
     config.cid_generator(move || Box::new(RandomIds(ids.clone())));
     // Whatever a peer may find out that the path carries.
-    config.max_udp_payload_size(DatagramSize::JUMBO.bytes())?;
+    config.max_udp_payload_size(LARGEST_PAYLOAD)?;
     Ok(config)
 }
 
-/// How many datagrams of the largest size in use the kernel takes at once.
+/// Bytes of the largest UDP payload that there is, over IPv6. All of a batch that the kernel has put together are no more.
+const LARGEST_PAYLOAD: u16 = 65_527;
+
+/// How many datagrams the kernel takes at once, of the largest size in use on paths to other hosts.
 #[derive(Debug, Clone)]
 pub(super) struct Segments(Arc<AtomicUsize>);
 
@@ -113,11 +116,13 @@ impl Default for Segments {
 impl Segments {
     /// Counts with datagrams of up to `largest` bytes from now on.
     pub(super) fn fit(&self, largest: DatagramSize) {
-        self.0.fetch_min(largest.segments(), Ordering::Relaxed);
+        // All connections of a socket have their batches cut alike. Those to other hosts are not to pay for larger datagrams
+        // within this one, whose batches the socket takes apart.
+        self.0.fetch_min(largest.min(DatagramSize::JUMBO).segments(), Ordering::Relaxed);
     }
 }
 
-/// A socket that is handed no more datagrams at once than the kernel takes.
+/// A socket that hands the kernel no more datagrams at once than it takes.
 #[derive(Debug)]
 pub(super) struct Capped {
     pub(super) socket: Arc<dyn AsyncUdpSocket>,
@@ -129,7 +134,17 @@ impl AsyncUdpSocket for Capped {
         self.socket.clone().create_io_poller()
     }
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.socket.try_send(transmit)
+        let most = usize::from(DatagramSize::LOOPBACK.bytes());
+        let Some(size) = transmit.segment_size.filter(|_| transmit.contents.len() > most) else {
+            return self.socket.try_send(transmit);
+        };
+        // Where the socket has no room for one of the parts, quinn comes again with all of them. QUIC drops what arrives
+        // twice, and within a host, where alone datagrams are so large, there is room as a rule.
+        transmit.contents.chunks(size * (most / size).max(1)).try_for_each(|contents| {
+            let segment_size = Some(size).filter(|size| *size < contents.len());
+            let Transmit { destination, ecn, src_ip, .. } = *transmit;
+            self.socket.try_send(&Transmit { destination, ecn, contents, segment_size, src_ip })
+        })
     }
     fn poll_recv(
         &self,
@@ -146,7 +161,8 @@ impl AsyncUdpSocket for Capped {
         self.socket.max_transmit_segments().min(self.segments.0.load(Ordering::Relaxed))
     }
     fn max_receive_segments(&self) -> usize {
-        self.socket.max_receive_segments()
+        // quinn has room for so many payloads of the largest size, of which one is room for any batch.
+        1
     }
     fn may_fragment(&self) -> bool {
         self.socket.may_fragment()

@@ -48,7 +48,7 @@ pub(crate) struct Job {
     pub(super) connections: u32,
     pub(super) idle: u32,
     pub(super) threads: usize,
-    pub(super) datagram: u16,
+    pub(super) datagram: Option<u16>,
 }
 
 impl Job {

@@ -83,10 +83,10 @@ pub(crate) struct Arguments {
     /// Where the client has it to
     #[arg(long, value_enum, default_value = "discard", env = "VORTEX_BENCH_TARGET")]
     target: Target,
-    /// The largest datagram of QUIC, 1200 to 8972 bytes
-    #[arg(long, value_name = "BYTES", default_value = "8972", env = "VORTEX_BENCH_DATAGRAM",
-        value_parser = clap::value_parser!(u16).range(1200..=8972))]
-    datagram: u16,
+    /// The largest datagram of QUIC, 1200 to 65507 bytes; what the route carries by default
+    #[arg(long, value_name = "BYTES", env = "VORTEX_BENCH_DATAGRAM",
+        value_parser = clap::value_parser!(u16).range(1200..=65_507))]
+    datagram: Option<u16>,
     /// Threads of each process that run its tasks; as many as there are cores by default
     #[arg(long, value_name = "N", env = "VORTEX_BENCH_THREADS")]
     threads: Option<NonZeroU32>,

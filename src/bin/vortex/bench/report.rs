@@ -33,7 +33,7 @@ struct Setting {
     concurrency: u32,
     connections: u32,
     idle: u32,
-    datagram: u16,
+    datagram: Option<u16>,
     source: Source,
     target: Target,
 }

@@ -76,7 +76,7 @@ pub(super) async fn serve(job: &Job) -> Result<SocketAddr> {
         let address = endpoint.local_addr()?;
         runtime().spawn(Box::pin(async move {
             while let Some(incoming) = endpoint.accept().await {
-                attend(incoming, content.clone());
+                attend(endpoint.let_in(incoming), content.clone());
             }
         }));
         return Ok(address);
@@ -92,16 +92,17 @@ pub(super) async fn serve(job: &Job) -> Result<SocketAddr> {
     let address = endpoint.local_addr()?;
     runtime().spawn(Box::pin(async move {
         while let Some(incoming) = endpoint.accept().await {
-            attend(incoming, content.clone());
+            attend(incoming.accept(), content.clone());
         }
     }));
     Ok(address)
 }
 
 /// Serves a connection in a task, and each of its streams.
-fn attend(incoming: quinn::Incoming, content: Content) {
+fn attend(connecting: Result<quinn::Connecting, quinn::ConnectionError>, content: Content) {
+    let Ok(connecting) = connecting else { return };
     runtime().spawn(Box::pin(async move {
-        let Ok(connection) = incoming.await else { return };
+        let Ok(connection) = connecting.await else { return };
         while let Ok((send, receive)) = connection.accept_bi().await {
             let content = content.clone();
             runtime().spawn(Box::pin(async move {

@@ -41,7 +41,10 @@ pub(super) fn client_tls(crypto: &Crypto) -> Result<Arc<ClientTls>> {
 }
 
 pub(super) fn quic_settings(job: &Job) -> Result<QuicSettings> {
-    Ok(QuicSettings { largest_datagram: Some(DatagramSize::new(job.datagram)?), ..QuicSettings::default() })
+    Ok(QuicSettings {
+        largest_datagram: job.datagram.map(DatagramSize::new).transpose()?,
+        ..QuicSettings::default()
+    })
 }
 
 /// A server of the content, with limits that do not get in the way.
