@@ -38,13 +38,6 @@ pub(crate) use world::token_key;
 use world::token_key;
 use world::{Capped, Segments, WallClock, endpoint_config};
 
-/// How many connections of an endpoint have datagrams beyond 8972 bytes at a time, on the routes that carry them.
-///
-/// A connection keeps a buffer of the largest datagram that it has sent, if only to find out what the path carries, and up to
-/// seven of that size while it sends much. A thousand of them that are idle are to have 64 KiB each at most, and have 48 KiB
-/// without it.
-const LARGEST_DATAGRAMS: usize = 64;
-
 /// The default UDP port of a server.
 pub const PORT: u16 = 4006;
 
@@ -132,7 +125,11 @@ impl QuicEndpoint {
         let server = self.server.read().unwrap_or_else(PoisonError::into_inner).clone();
         // Without one, it answers as quinn does where there is none any more.
         let Some(mut config) = server else { return incoming.accept() };
-        let largest = self.largest_datagram(&self.settings, incoming.remote_address());
+        let most = match self.endpoint.open_connections() < QuicSettings::LARGEST_DATAGRAMS {
+            true => DatagramSize::LOOPBACK,
+            false => DatagramSize::JUMBO,
+        };
+        let largest = self.largest_datagram(&self.settings, incoming.remote_address(), most);
         #[cfg_attr(not(feature = "qlog"), allow(unused_mut, reason = "only a log is added"))]
         let mut transport = self.settings.server_transport(largest, &self.closing);
         #[cfg(feature = "qlog")]
@@ -143,12 +140,9 @@ impl QuicEndpoint {
         incoming.accept_with(Arc::new(config))
     }
 
-    /// The ceiling for datagrams to `to`; the socket is handed no more of them at once than the kernel takes from now on.
-    fn largest_datagram(&self, settings: &QuicSettings, to: SocketAddr) -> DatagramSize {
-        let most = match self.endpoint.open_connections() < LARGEST_DATAGRAMS {
-            true => DatagramSize::LOOPBACK,
-            false => DatagramSize::JUMBO,
-        };
+    /// The ceiling for datagrams to `to`, and below `most` where the route decides; the socket is handed no more of them at
+    /// once than the kernel takes from now on.
+    fn largest_datagram(&self, settings: &QuicSettings, to: SocketAddr, most: DatagramSize) -> DatagramSize {
         let by_route = || DatagramSize::on_route(to, self.network.route_mtu(to), most);
         let largest = settings.largest_datagram.unwrap_or_else(by_route);
         self.segments.fit(largest);

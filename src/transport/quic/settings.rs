@@ -131,7 +131,8 @@ pub struct QuicSettings {
     /// None: what the route to the peer carries ([`Network::route_mtu`](crate::transport::Network::route_mtu)), up to 8972
     /// bytes; 1452 where that is not known or 1500, which is as much as the Internet carries. Data centres with jumbo frames
     /// gain a multiple from more. Everywhere else, trying for more would only fill the first windows. Within a host it is up
-    /// to 65,507 bytes, for connections that begin while there are fewer than 64: each keeps a buffer of the size.
+    /// to 65,507 bytes for what a server sends, on connections that begin while it has fewer than 64: each keeps a buffer of
+    /// the size.
     pub largest_datagram: Option<DatagramSize>,
     /// The round trip that is assumed until one has been measured.
     ///
@@ -184,6 +185,13 @@ impl Default for QuicSettings {
 impl QuicSettings {
     /// Early packets that are kept for one connection attempt and for all of them, in bytes.
     pub(super) const INCOMING_BUFFER: (u64, u64) = (64 << 10, 16 << 20);
+
+    /// How many connections of a server have datagrams beyond 8972 bytes at a time, on the routes that carry them.
+    ///
+    /// A connection keeps a buffer of the largest datagram that it has sent, if only to find out what the path carries, and up
+    /// to seven of that size while it sends much. A thousand of them that are idle are to have 64 KiB each at most, and have
+    /// 47 KiB without it.
+    pub(super) const LARGEST_DATAGRAMS: usize = 64;
 
     /// quinn's settings for a connection that a client opens.
     pub(super) fn client_transport(&self, largest: DatagramSize, closing: &Closing) -> TransportConfig {
@@ -308,6 +316,7 @@ mod tests {
     fn datagrams_have_a_least_and_a_largest_size() {
         assert_eq!(DatagramSize::new(1199), Err(DatagramSizeError(1199)));
         assert_eq!(DatagramSize::new(1200), Ok(DatagramSize::MINIMUM));
+        assert_eq!(DatagramSize::new(8972), Ok(DatagramSize::JUMBO));
         assert_eq!(DatagramSize::new(65_507), Ok(DatagramSize::LOOPBACK));
         assert_eq!(DatagramSize::new(65_508), Err(DatagramSizeError(65_508)));
     }
