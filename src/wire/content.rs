@@ -17,6 +17,7 @@ use super::{Bounded, DecodeError, DigestText, Header, PieceKind, Tag, limits};
 use crate::canary::planted;
 use bytes::BufMut;
 use std::fmt;
+use std::marker::PhantomData;
 
 /// The number of content bytes of a piece: 0 to 1 GiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -40,6 +41,7 @@ impl PieceLength {
 
 impl TryFrom<u64> for PieceLength {
     type Error = PieceTooLong;
+    #[inline]
     fn try_from(length: u64) -> Result<Self, PieceTooLong> {
         match u32::try_from(length) {
             Ok(length) if length <= limits::MAX_PIECE_LEN => Ok(Self(length)),
@@ -139,12 +141,12 @@ impl<'a> Metadata<'a> {
 
     /// Reads a value, in the order of the specification's decoding table.
     #[inline]
-    pub(super) fn decode(value: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut rest = Fields(value);
+    pub(super) fn decode<E: From<DecodeError>>(value: &'a [u8]) -> Result<Self, E> {
+        let mut rest = Fields::<E> { bytes: value, refused: PhantomData };
         let metadata_length = rest.u32("metadata length")?;
         //= VTX-CNT-003
-        if usize::try_from(metadata_length) != Ok(rest.0.len()) {
-            return Err(DecodeError::BadMetadata { field: "metadata length" });
+        if usize::try_from(metadata_length) != Ok(rest.bytes.len()) {
+            return Err(DecodeError::BadMetadata { field: "metadata length" }.into());
         }
         let number = rest.u32("number")?;
         let offset = rest.u64("offset")?;
@@ -174,41 +176,42 @@ fn text<const MAX: usize>(text: Bounded<'_, MAX>) -> (&[u8], u32) {
     (bytes, u32::try_from(bytes.len()).unwrap_or_default())
 }
 
-/// What is left of a value.
-struct Fields<'a>(&'a [u8]);
+/// What is left of a value, and the error that it is refused with.
+struct Fields<'a, E> {
+    bytes: &'a [u8],
+    refused: PhantomData<E>,
+}
 
-impl<'a> Fields<'a> {
+impl<'a, E: From<DecodeError>> Fields<'a, E> {
     #[inline]
-    fn take<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
-        let (bytes, rest) = self.0.split_first_chunk().ok_or(DecodeError::BadMetadata { field })?;
-        self.0 = rest;
+    fn take<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], E> {
+        let (bytes, rest) = self.bytes.split_first_chunk().ok_or(DecodeError::BadMetadata { field })?;
+        self.bytes = rest;
         Ok(*bytes)
     }
 
-    fn u8(&mut self, field: &'static str) -> Result<u8, DecodeError> {
+    #[inline]
+    fn u8(&mut self, field: &'static str) -> Result<u8, E> {
         self.take(field).map(u8::from_be_bytes)
     }
 
-    fn u32(&mut self, field: &'static str) -> Result<u32, DecodeError> {
+    #[inline]
+    fn u32(&mut self, field: &'static str) -> Result<u32, E> {
         self.take(field).map(u32::from_be_bytes)
     }
 
-    fn u64(&mut self, field: &'static str) -> Result<u64, DecodeError> {
+    #[inline]
+    fn u64(&mut self, field: &'static str) -> Result<u64, E> {
         self.take(field).map(u64::from_be_bytes)
     }
 
     /// A length and as many bytes of text: present, then short enough, then UTF-8.
     #[inline]
-    fn text<const MAX: usize>(&mut self, field: &'static str) -> Result<Bounded<'a, MAX>, DecodeError> {
+    fn text<const MAX: usize>(&mut self, field: &'static str) -> Result<Bounded<'a, MAX>, E> {
         let length = self.u32(field)?;
-        let parts = usize::try_from(length).ok().and_then(|length| self.0.split_at_checked(length));
-        let (bytes, rest) = parts.ok_or(DecodeError::BadMetadata { field })?;
-        //= VTX-CNT-013
-        if bytes.len() > MAX {
-            return Err(DecodeError::FieldTooLong { field, length, limit: MAX });
-        }
-        let text = super::text::utf8(bytes).ok_or(DecodeError::NotUtf8 { field })?;
-        self.0 = rest;
-        Bounded::new(text).map_err(|_| DecodeError::FieldTooLong { field, length, limit: MAX })
+        let parts = usize::try_from(length).ok().and_then(|length| self.bytes.split_at_checked(length));
+        let (text, rest) = parts.ok_or(DecodeError::BadMetadata { field })?;
+        self.bytes = rest;
+        Bounded::decode(field, text)
     }
 }

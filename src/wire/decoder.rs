@@ -1,6 +1,6 @@
 //! Packets from bytes that arrive in parts.
 
-use super::{DecodeError, Header, Message, Packet, limits};
+use super::{DecodeError, Header, Packet, limits};
 use crate::canary::planted;
 
 /// Decodes packets from a stream that may be split anywhere.
@@ -54,8 +54,7 @@ impl Decoder {
             if let Some((packet, rest)) = input.split_at_checked(packet_len(header)) {
                 *input = rest;
                 let value = packet.get(limits::HEADER_LEN..).unwrap_or_default();
-                let message = Message::decode(header.tag, value)?;
-                return Ok(Some(Packet { id: header.id, message }));
+                return Packet::of(header, value).map(Some);
             }
         }
         self.decode_partial(input)
@@ -109,8 +108,7 @@ impl Decoder {
         }
         self.spent = true;
         let value = self.partial.get(limits::HEADER_LEN..).unwrap_or_default();
-        let message = Message::decode(header.tag, value)?;
-        Ok(Some(Packet { id: header.id, message }))
+        Packet::of(header, value).map(Some)
     }
 
     /// Judges the header at the front of `input`, and passes over it where it is no good.

@@ -83,12 +83,7 @@ impl<'a> ErrorMessage<'a> {
             return Err(DecodeError::BadLength { tag: Tag::Error, length: 0 });
         };
         //= VTX-ERR-002
-        let message = super::text::utf8(message).ok_or(DecodeError::NotUtf8 { field: "the message" })?;
-        let message = Bounded::new(message).map_err(|long| DecodeError::FieldTooLong {
-            field: "the message",
-            length: u32::try_from(long.length).unwrap_or(u32::MAX),
-            limit: long.limit,
-        })?;
+        let message = Bounded::decode::<DecodeError>("the message", message)?;
         Ok(Self { code: ErrorCode::from(*code), message })
     }
 }

@@ -1,5 +1,6 @@
 //! Header and value: one message.
 
+use super::decode_error::Refused;
 use super::{DecodeError, Download, ErrorMessage, Header, Metadata, PieceKind, Tag, limits};
 use crate::wire::tag::ReservedTag;
 use bytes::BufMut;
@@ -36,7 +37,7 @@ impl<'a> Packet<'a> {
     #[inline]
     pub fn decode(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), DecodeError> {
         let (header, value, rest) = split(bytes)?;
-        Ok((Self { id: header.id, message: Message::decode(header.tag, value)? }, rest))
+        Ok((Self::of(header, value)?, rest))
     }
 
     /// Decodes bytes that hold exactly one packet.
@@ -46,12 +47,44 @@ impl<'a> Packet<'a> {
     #[inline]
     pub fn decode_exact(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let (header, value, rest) = split(bytes)?;
-        let message = Message::decode(header.tag, value)?;
         //= VTX-FRM-015
         if !rest.is_empty() {
-            return Err(DecodeError::TrailingBytes { count: rest.len() });
+            let trailing = DecodeError::TrailingBytes { count: rest.len() };
+            return Err(refusal(header.id, header.tag, value).err().unwrap_or(trailing));
         }
-        Ok(Self { id: header.id, message })
+        Self::of(header, value)
+    }
+
+    /// The packet of this header, which was checked, and this value.
+    ///
+    /// # Errors
+    /// The first check of the value that fails.
+    // Not inlined: so it writes the packet to where its caller's caller wants it.
+    #[inline(never)]
+    pub(super) fn of(Header { id, tag, .. }: Header, value: &'a [u8]) -> Result<Self, DecodeError> {
+        match Self::read(id, tag, value) {
+            Ok(packet) => Ok(packet),
+            Err(Refused) => refusal(id, tag, value),
+        }
+    }
+
+    /// As [`Packet::of`], with a reason or without.
+    #[inline]
+    fn read<E: From<DecodeError>>(id: u8, tag: Tag, value: &'a [u8]) -> Result<Self, E> {
+        // Each arm makes the whole result. What they had in common would go from each of them, field by field, through
+        // registers and stack to the place where they meet.
+        match tag {
+            Tag::Download(kind) => {
+                Ok(Self { id, message: Message::Download(Download::decode(kind, value)?) })
+            }
+            Tag::Content(kind) => {
+                Ok(Self { id, message: Message::Content(kind, Metadata::decode::<E>(value)?) })
+            }
+            //= VTX-TAG-002
+            Tag::Reserved(tag) => Ok(Self { id, message: Message::Reserved(tag, value) }),
+            Tag::Close => Ok(Self { id, message: Message::Close }),
+            Tag::Error => Ok(Self { id, message: Message::Error(ErrorMessage::decode(value)?) }),
+        }
     }
 
     /// Appends the packet to `out`: at most [`limits::MAX_PACKET_LEN`] bytes.
@@ -76,6 +109,13 @@ impl<'a> Packet<'a> {
             Message::Error(error) => error.encode(id, out),
         }
     }
+}
+
+/// Reads a value that was refused once more, for the reason.
+#[cold]
+#[inline(never)]
+fn refusal(id: u8, tag: Tag, value: &[u8]) -> Result<Packet<'_>, DecodeError> {
+    Packet::read(id, tag, value)
 }
 
 /// Header and value of the packet at the front of `bytes`, and what follows it.
@@ -104,18 +144,5 @@ impl<'a> Message<'a> {
             Self::Close => Tag::Close,
             Self::Error(_) => Tag::Error,
         }
-    }
-
-    /// Reads the value of a packet with this tag, whose header was checked.
-    #[inline]
-    pub(super) fn decode(tag: Tag, value: &'a [u8]) -> Result<Self, DecodeError> {
-        Ok(match tag {
-            Tag::Download(kind) => Self::Download(Download::decode(kind, value)?),
-            Tag::Content(kind) => Self::Content(kind, Metadata::decode(value)?),
-            //= VTX-TAG-002
-            Tag::Reserved(tag) => Self::Reserved(tag, value),
-            Tag::Close => Self::Close,
-            Tag::Error => Self::Error(ErrorMessage::decode(value)?),
-        })
     }
 }

@@ -2,7 +2,6 @@
 
 use super::limits;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 /// Which of the four kinds of piece a task has. The kinds differ by tag only, and are kept apart: one task id under two
@@ -132,15 +131,16 @@ impl From<Tag> for u8 {
 impl Tag {
     /// The values of Length that a packet with this tag may have, in bytes.
     #[must_use]
+    #[inline]
     pub const fn lengths(self) -> Lengths {
-        let range = match self {
-            Self::Download(_) => limits::DOWNLOAD_LEN..=limits::DOWNLOAD_LEN,
-            Self::Content(_) => limits::MIN_METADATA_LEN..=limits::MAX_VALUE_LEN,
+        let (least, most) = match self {
+            Self::Download(_) => (limits::DOWNLOAD_LEN, limits::DOWNLOAD_LEN),
+            Self::Content(_) => (limits::MIN_METADATA_LEN, limits::MAX_VALUE_LEN),
             //= VTX-CLS-002
-            Self::Reserved(_) | Self::Close => 0..=limits::MAX_VALUE_LEN,
-            Self::Error => 1..=limits::MAX_VALUE_LEN,
+            Self::Reserved(_) | Self::Close => (0, limits::MAX_VALUE_LEN),
+            Self::Error => (1, limits::MAX_VALUE_LEN),
         };
-        Lengths(range)
+        Lengths { least, most }
     }
 
     /// The message's name in the registry.
@@ -172,22 +172,24 @@ impl fmt::Display for Tag {
 }
 
 /// The values of Length that a tag allows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lengths(RangeInclusive<u32>);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lengths {
+    least: u32,
+    most: u32,
+}
 
 impl Lengths {
     /// Whether `length` is among them.
     #[must_use]
-    pub fn contains(&self, length: u32) -> bool {
-        self.0.contains(&length)
+    #[inline]
+    pub const fn contains(self, length: u32) -> bool {
+        self.least <= length && length <= self.most
     }
 }
 
 impl fmt::Display for Lengths {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0.start(), self.0.end()) {
-            (low, high) if low == high => write!(f, "{low}"),
-            (low, high) => write!(f, "{low} to {high}"),
-        }
+        let Self { least, most } = self;
+        if least == most { write!(f, "{least}") } else { write!(f, "{least} to {most}") }
     }
 }

@@ -1,5 +1,6 @@
 //! Text of limited length, as packets carry it.
 
+use super::DecodeError;
 use std::fmt;
 
 /// UTF-8 of at most `MAX` bytes, borrowed.
@@ -24,8 +25,20 @@ impl<'a, const MAX: usize> Bounded<'a, MAX> {
     ///
     /// # Errors
     /// [`TooLong`] when it has more than `MAX` bytes.
+    #[inline]
     pub fn new(text: &'a str) -> Result<Self, TooLong> {
         if text.len() <= MAX { Ok(Self(text)) } else { Err(TooLong { length: text.len(), limit: MAX }) }
+    }
+
+    /// The text of a field: short enough, then UTF-8.
+    #[inline]
+    pub(super) fn decode<E: From<DecodeError>>(field: &'static str, bytes: &'a [u8]) -> Result<Self, E> {
+        //= VTX-CNT-013
+        if bytes.len() > MAX {
+            let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            return Err(DecodeError::FieldTooLong { field, length, limit: MAX }.into());
+        }
+        Ok(Self(utf8(bytes).ok_or(DecodeError::NotUtf8 { field })?))
     }
 
     /// As much of `text` as fits, cut between two characters.
@@ -61,7 +74,7 @@ impl<const MAX: usize> fmt::Debug for Bounded<'_, MAX> {
 
 /// The text in `bytes`. Nearly all of it is ASCII, which is told apart several times faster than UTF-8 is checked.
 #[inline]
-pub(super) fn utf8(bytes: &[u8]) -> Option<&str> {
+fn utf8(bytes: &[u8]) -> Option<&str> {
     match ascii::AsciiStr::from_ascii(bytes) {
         Ok(text) => Some(text.as_str()),
         Err(_) => std::str::from_utf8(bytes).ok(),

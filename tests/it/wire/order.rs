@@ -171,6 +171,31 @@ fn each_step_fails_and_the_earlier_of_two_counts() {
     }
 }
 
+/// Wherever a value ends, the error is that of the field that it ends in. A Content packet has a Length of 49 or more.
+#[test]
+fn a_value_that_ends_early_names_the_field_that_it_ends_in() {
+    let raw = whole().raw;
+    let digest = 28 + raw.digest.len();
+    let parent_id = digest + 4 + raw.parent_id.len();
+    let fields = [
+        (digest, "the digest"),
+        (parent_id, "the parent id"),
+        (parent_id + 1, "traffic type"),
+        (parent_id + 9, "cost"),
+        (parent_id + 17, "created at"),
+    ];
+    let whole = parent_id + 17;
+    for kept in 49..whole {
+        let bytes = RawContent { shortened: whole - kept, ..raw.clone() }.bytes();
+        assert_eq!(bytes.len(), 6 + kept);
+        let (_, field) = *fields.iter().find(|(end, _)| kept < *end).unwrap();
+        let expected = DecodeError::BadMetadata { field };
+        assert_eq!(Packet::decode_exact(&bytes).unwrap_err(), expected, "{kept} bytes");
+        assert_eq!(Packet::decode(&bytes).unwrap_err(), expected, "{kept} bytes");
+        assert_eq!(Decoder::new().decode(&mut &bytes[..]).unwrap_err(), expected, "{kept} bytes");
+    }
+}
+
 //= VTX-FRM-010 test
 //= VTX-FRM-011 test
 //= VTX-FRM-012 test
