@@ -2,11 +2,15 @@
 
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 fn bench(arguments: &[&str]) -> Vec<Value> {
+    bench_of("1MiB", arguments)
+}
+
+fn bench_of(size: &str, arguments: &[&str]) -> Vec<Value> {
     let output = Command::new(env!("CARGO_BIN_EXE_vortex"))
-        .args(["bench", "--json", "--size", "1MiB", "--rounds", "2"])
+        .args(["bench", "--json", "--rounds", "2", "--size", size])
         .args(arguments)
         .output()
         .unwrap();
@@ -60,6 +64,25 @@ fn idle_connections_are_open_beside_the_transfer_and_what_they_cost_is_told() {
     let changes: Vec<_> = of("change").map(|c| (c["side"].as_str(), c["idle"].as_u64())).collect();
     assert_eq!(changes, [(Some("quic"), Some(20)), (Some("tcp"), Some(20))]);
     assert!(of("change").all(|change| change["throughput"]["median"].as_f64().unwrap() > 0.0));
+}
+
+/// A program that is only started, like curl, has its processor time counted all the same.
+#[test]
+fn programs_that_are_installed_are_measured_with_what_they_use() {
+    let installed = |name: &&&str| {
+        let status = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        status.is_ok_and(|status| status.success())
+    };
+    let programs: Vec<&str> = ["curl", "iperf3"].iter().filter(installed).copied().collect();
+    let events = bench_of("256MiB", &["--against", "curl,iperf3", "--source", "memory"]);
+    for program in programs {
+        let run = events.iter().find(|event| event["event"] == "run" && event["side"] == program).unwrap();
+        for side in ["server", "client"] {
+            // The kernel counts such a program's time in hundredths of a second.
+            assert!(run[format!("{side}_cpu_per_gib")].as_f64().unwrap() >= 0.04, "{run}");
+        }
+        assert_eq!(run["first_byte_ms"].is_null(), program == "iperf3", "{run}");
+    }
 }
 
 /// `cargo test --workspace` builds it; a test of this package alone does not.

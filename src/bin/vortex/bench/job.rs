@@ -98,8 +98,8 @@ pub(super) struct Transfer {
     pub(super) bytes: u64,
     /// From the first dial to the last byte.
     pub(super) seconds: f64,
-    /// From the first dial to the first content byte.
-    pub(super) first_byte: f64,
+    /// From the first dial to the first content byte, where that is known.
+    pub(super) first_byte: Option<f64>,
     /// From a piece's request to its end, the median and the 99th percentile.
     pub(super) piece_p50: f64,
     pub(super) piece_p99: f64,

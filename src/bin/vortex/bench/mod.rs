@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
         value_enum,
         value_delimiter = ',',
         env = "VORTEX_BENCH_AGAINST",
-        default_value = "quic,tcp,tonic,tonic-stream,grpc,raw-quic,dragonfly-quic,quinn-deployed,quinn-default,dragonfly-tcp,raw-tcp,curl"
+        default_value = "quic,tcp,tonic,tonic-stream,grpc,raw-quic,dragonfly-quic,quinn-deployed,quinn-default,dragonfly-tcp,raw-tcp,curl,iperf3"
     )]
     against: Vec<Side>,
     /// How much to move
@@ -197,7 +197,7 @@ fn transfer(job: &Job, round: u32) -> Result<Run, Failure> {
         client_cpu_per_gib: transfer.usage.cpu / gib,
         server_peak_mib: after.peak as f64 / 1024.0,
         client_peak_mib: transfer.usage.peak as f64 / 1024.0,
-        first_byte_ms: transfer.first_byte * 1e3,
+        first_byte_ms: transfer.first_byte.map(|seconds| seconds * 1e3),
         piece_p50_ms: transfer.piece_p50 * 1e3,
         piece_p99_ms: transfer.piece_p99 * 1e3,
         idle_kib: (job.idle > 0)

@@ -18,7 +18,7 @@ pub(super) struct Run {
     pub(super) client_cpu_per_gib: f64,
     pub(super) server_peak_mib: f64,
     pub(super) client_peak_mib: f64,
-    pub(super) first_byte_ms: f64,
+    pub(super) first_byte_ms: Option<f64>,
     pub(super) piece_p50_ms: f64,
     pub(super) piece_p99_ms: f64,
     /// What the server holds in memory for each idle connection, where there are any.
@@ -61,7 +61,7 @@ struct Summary {
     client_cpu_per_gib: Spread,
     server_peak_mib: Spread,
     client_peak_mib: Spread,
-    first_byte_ms: Spread,
+    first_byte_ms: Option<Spread>,
     piece_p50_ms: Spread,
     piece_p99_ms: Spread,
     idle_kib: Option<Spread>,
@@ -119,7 +119,7 @@ impl Cell {
             client_cpu_per_gib: spread(|run| run.client_cpu_per_gib)?,
             server_peak_mib: spread(|run| run.server_peak_mib)?,
             client_peak_mib: spread(|run| run.client_peak_mib)?,
-            first_byte_ms: spread(|run| run.first_byte_ms)?,
+            first_byte_ms: Spread::of(self.of(side).filter_map(|run| run.first_byte_ms)),
             piece_p50_ms: spread(|run| run.piece_p50_ms)?,
             piece_p99_ms: spread(|run| run.piece_p99_ms)?,
             idle_kib: Spread::of(self.of(side).filter_map(|run| run.idle_kib)),
@@ -247,12 +247,12 @@ fn table(
             format!("{:.digits$} + {:.digits$}", one.median, other.median)
         };
         text.push_str(&format!(
-            "{:<14} {:>20} {:>15} {:>15} {:>8.1} ms {:>14} ms",
+            "{:<14} {:>20} {:>15} {:>15} {:>11} {:>14} ms",
             side.side.name(),
             format!("{:.0} ({:.0}-{:.0})", rate.median, rate.min, rate.max),
             pair(side.server_cpu_per_gib, side.client_cpu_per_gib, 2),
             pair(side.server_peak_mib, side.client_peak_mib, 0),
-            side.first_byte_ms.median,
+            side.first_byte_ms.map_or("-".into(), |first| format!("{:.1} ms", first.median)),
             format!("{:.1}/{:.1}", side.piece_p50_ms.median, side.piece_p99_ms.median),
         ));
         if let Some(idle) = side.idle_kib {

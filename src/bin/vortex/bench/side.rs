@@ -33,6 +33,8 @@ pub(crate) enum Side {
     RawTcp,
     /// curl, from a static HTTP server that uses sendfile: one file as a whole, not verified
     Curl,
+    /// iperf3, whose bytes come from memory and go nowhere
+    Iperf3,
 }
 
 impl Side {
@@ -48,7 +50,7 @@ impl Side {
             | Self::DragonflyQuic
             | Self::QuinnDeployed
             | Self::QuinnDefault => Some(Self::Quic),
-            Self::DragonflyTcp | Self::RawTcp | Self::Curl => Some(Self::Tcp),
+            Self::DragonflyTcp | Self::RawTcp | Self::Curl | Self::Iperf3 => Some(Self::Tcp),
         }
     }
 
@@ -67,6 +69,7 @@ impl Side {
             Self::QuinnDefault => "quinn-default",
             Self::RawTcp => "raw-tcp",
             Self::Curl => "curl",
+            Self::Iperf3 => "iperf3",
         }
     }
 
@@ -91,17 +94,20 @@ impl Side {
                 Some("spec/deployed/build makes its program")
             }
             Self::Grpc if !cfg!(feature = "grpc") => Some("built without the feature grpc"),
-            Self::RawTcp | Self::Curl if !cfg!(all(feature = "sendfile", target_os = "linux")) => {
+            Self::RawTcp | Self::Curl | Self::Iperf3
+                if !cfg!(all(feature = "sendfile", target_os = "linux")) =>
+            {
                 Some("built without the feature sendfile")
             }
-            Self::Curl if !has_curl() => Some("curl is not installed"),
+            Self::Curl if !has("curl") => Some("curl is not installed"),
+            Self::Iperf3 if !has("iperf3") => Some("iperf3 is not installed"),
             _ => None,
         }
     }
 }
 
-fn has_curl() -> bool {
+fn has(program: &str) -> bool {
     use std::process::{Command, Stdio};
-    let status = Command::new("curl").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let status = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
 }

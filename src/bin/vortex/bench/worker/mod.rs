@@ -3,6 +3,8 @@
 #[cfg(feature = "grpc")]
 mod grpc;
 mod harness;
+#[cfg(all(feature = "sendfile", target_os = "linux"))]
+mod iperf;
 mod raw_quic;
 #[cfg(all(feature = "sendfile", target_os = "linux"))]
 mod raw_tcp;
@@ -35,6 +37,8 @@ async fn serve(job: &Job) -> Result<SocketAddr> {
         Side::Grpc => grpc::serve(job).await,
         #[cfg(all(feature = "sendfile", target_os = "linux"))]
         Side::RawTcp | Side::Curl => raw_tcp::serve(job),
+        #[cfg(all(feature = "sendfile", target_os = "linux"))]
+        Side::Iperf3 => iperf::serve(),
         _ => Err("not in this build".into()),
     }
 }
@@ -50,6 +54,8 @@ async fn fetch(job: &'static Job, server: SocketAddr, work: &'static Work) -> Re
         Side::RawTcp => raw_tcp::fetch(job, server, work),
         #[cfg(all(feature = "sendfile", target_os = "linux"))]
         Side::Curl => raw_tcp::curl(job, server, work),
+        #[cfg(all(feature = "sendfile", target_os = "linux"))]
+        Side::Iperf3 => iperf::fetch(job, server, work),
         _ => Err("not in this build".into()),
     }
 }

@@ -116,6 +116,6 @@ pub(super) fn curl(job: &Job, server: SocketAddr, work: &Work) -> Result<()> {
         .output()?;
     let text = String::from_utf8(output.stdout)?;
     let (bytes, first) = text.split_once(' ').ok_or("curl did not say what it did")?;
-    work.whole(bytes.parse()?, Duration::from_secs_f64(first.parse()?));
+    work.whole(bytes.parse()?, Some(Duration::from_secs_f64(first.parse()?)));
     Ok(())
 }

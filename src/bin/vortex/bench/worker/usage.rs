@@ -14,12 +14,25 @@ pub(super) fn usage() -> io::Result<Usage> {
     Ok(Usage { cpu: cpu()?, resident: field("VmRSS:"), peak: field("VmHWM:") })
 }
 
-/// That of children that have ended counts, too: in hundredths of a second, as `/proc` has it.
+/// That of children counts, too: in hundredths of a second, as `/proc` has it.
 fn cpu() -> io::Result<f64> {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    // After the name, which is in parentheses and may hold anything: cutime and cstime are the fields 16 and 17.
+    // cutime and cstime: of those that were waited for.
+    let mut ticks = sum("/proc/self/stat", 16)?;
+    for thread in fs::read_dir("/proc/self/task")? {
+        // A kernel may be built without these, and a thread may have ended.
+        let children = fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            ticks += sum(&format!("/proc/{child}/stat"), 14).unwrap_or_default();
+        }
+    }
+    Ok(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9 + ticks as f64 / 100.0)
+}
+
+/// The sum of the field `first` and the next one, as proc(5) counts them, from 3 on.
+fn sum(path: &str, first: usize) -> io::Result<u64> {
+    let stat = fs::read_to_string(path)?;
+    // After the name, which is in parentheses and may hold anything.
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
-    let children: u64 = fields.skip(13).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-    Ok(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9 + children as f64 / 100.0)
+    Ok(fields.skip(first - 3).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum())
 }

@@ -66,10 +66,10 @@ impl Work {
         Some(Fetch { work: self, number, span, asked: now(), written: 0 })
     }
 
-    /// Notes `bytes` of content that arrived otherwise than as a piece.
+    /// Notes `bytes` of content that arrived otherwise than as a piece, and when the first of them did, where that is known.
     #[cfg(all(feature = "sendfile", target_os = "linux"))]
-    pub(super) fn whole(&self, bytes: u64, first: Duration) {
-        let _ = self.first.set(first);
+    pub(super) fn whole(&self, bytes: u64, first: Option<Duration>) {
+        let _ = first.map(|first| self.first.set(first));
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -90,7 +90,7 @@ impl Work {
         Ok(Transfer {
             bytes,
             seconds,
-            first_byte: self.first.get().map_or(seconds, Duration::as_secs_f64),
+            first_byte: self.first.get().map(Duration::as_secs_f64),
             piece_p50: at(50),
             piece_p99: at(99),
             usage: Usage { cpu: after.cpu - before.cpu, ..after },
