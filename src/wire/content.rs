@@ -142,7 +142,7 @@ impl<'a> Metadata<'a> {
     /// Reads a value, in the order of the specification's decoding table.
     #[inline]
     pub(super) fn decode<E: From<DecodeError>>(value: &'a [u8]) -> Result<Self, E> {
-        let mut rest = Fields::<E> { bytes: value, refused: PhantomData };
+        let mut rest = Fields::<E> { bytes: value, error: PhantomData };
         let metadata_length = rest.u32("metadata length")?;
         //= VTX-CNT-003
         if usize::try_from(metadata_length) != Ok(rest.bytes.len()) {
@@ -179,7 +179,7 @@ fn text<const MAX: usize>(text: Bounded<'_, MAX>) -> (&[u8], u32) {
 /// What is left of a value, and the error that it is refused with.
 struct Fields<'a, E> {
     bytes: &'a [u8],
-    refused: PhantomData<E>,
+    error: PhantomData<E>,
 }
 
 impl<'a, E: From<DecodeError>> Fields<'a, E> {
@@ -212,6 +212,7 @@ impl<'a, E: From<DecodeError>> Fields<'a, E> {
         let parts = usize::try_from(length).ok().and_then(|length| self.bytes.split_at_checked(length));
         let (text, rest) = parts.ok_or(DecodeError::BadMetadata { field })?;
         self.bytes = rest;
+        //= VTX-CNT-013
         Bounded::decode(field, text)
     }
 }

@@ -98,9 +98,9 @@ impl DecodeError {
 
 /// That a value is refused, and not why.
 ///
-/// Values are read by functions that are generic over their error, so that each check is written once and compiled twice:
-/// with this one, for nearly all packets, which are good and need no reason carried along; and with [`DecodeError`], to
-/// read a value that was refused once more, for the reason.
+/// A value of many fields is read by functions that are generic over their error, so that each check is written once and
+/// compiled twice: with this one, for nearly all packets, which are good and need no reason carried along; and with
+/// [`DecodeError`], to read a value that was refused once more, for the reason.
 pub(super) struct Refused;
 
 impl From<DecodeError> for Refused {

@@ -50,7 +50,7 @@ impl<'a> Packet<'a> {
         //= VTX-FRM-015
         if !rest.is_empty() {
             let trailing = DecodeError::TrailingBytes { count: rest.len() };
-            return Err(refusal(header.id, header.tag, value).err().unwrap_or(trailing));
+            return Err(reasoned(header.id, header.tag, value).err().unwrap_or(trailing));
         }
         Self::of(header, value)
     }
@@ -64,7 +64,7 @@ impl<'a> Packet<'a> {
     pub(super) fn of(Header { id, tag, .. }: Header, value: &'a [u8]) -> Result<Self, DecodeError> {
         match Self::read(id, tag, value) {
             Ok(packet) => Ok(packet),
-            Err(Refused) => refusal(id, tag, value),
+            Err(Refused) => reasoned(id, tag, value),
         }
     }
 
@@ -111,10 +111,10 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Reads a value that was refused once more, for the reason.
+/// Reads a value for the reason that it is refused for.
 #[cold]
 #[inline(never)]
-fn refusal(id: u8, tag: Tag, value: &[u8]) -> Result<Packet<'_>, DecodeError> {
+fn reasoned(id: u8, tag: Tag, value: &[u8]) -> Result<Packet<'_>, DecodeError> {
     Packet::read(id, tag, value)
 }
 

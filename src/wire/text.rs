@@ -33,7 +33,6 @@ impl<'a, const MAX: usize> Bounded<'a, MAX> {
     /// The text of a field: short enough, then UTF-8.
     #[inline]
     pub(super) fn decode<E: From<DecodeError>>(field: &'static str, bytes: &'a [u8]) -> Result<Self, E> {
-        //= VTX-CNT-013
         if bytes.len() > MAX {
             let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
             return Err(DecodeError::FieldTooLong { field, length, limit: MAX }.into());
