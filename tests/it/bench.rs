@@ -78,8 +78,10 @@ fn programs_that_are_installed_are_measured_with_what_they_use() {
     for program in programs {
         let run = events.iter().find(|event| event["event"] == "run" && event["side"] == program).unwrap();
         for side in ["server", "client"] {
-            // The kernel counts such a program's time in hundredths of a second.
-            assert!(run[format!("{side}_cpu_per_gib")].as_f64().unwrap() >= 0.04, "{run}");
+            // The kernel counts another program's time in hundredths of a second. What the worker that starts it has used is
+            // some thousandths; for curl, one of the workers does the work.
+            let least = if program == "iperf3" { 0.03 } else { 0.0 };
+            assert!(run[format!("{side}_cpu_per_gib")].as_f64().unwrap() > least, "{run}");
         }
         assert_eq!(run["first_byte_ms"].is_null(), program == "iperf3", "{run}");
     }

@@ -83,7 +83,7 @@ pub(crate) struct Arguments {
     /// Where the client has it to
     #[arg(long, value_enum, default_value = "discard", env = "VORTEX_BENCH_TARGET")]
     target: Target,
-    /// The largest datagram of QUIC, 1200 to 65507 bytes; what the route carries by default
+    /// The largest datagram of a server over QUIC, 1200 to 65507 bytes; what the route carries by default
     #[arg(long, value_name = "BYTES", env = "VORTEX_BENCH_DATAGRAM",
         value_parser = clap::value_parser!(u16).range(1200..=65_507))]
     datagram: Option<u16>,

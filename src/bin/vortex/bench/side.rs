@@ -33,7 +33,7 @@ pub(crate) enum Side {
     RawTcp,
     /// curl, from a static HTTP server that uses sendfile: one file as a whole, not verified
     Curl,
-    /// iperf3, whose bytes come from memory and go nowhere
+    /// iperf3, whose bytes come from memory and go nowhere in any case, over one connection
     Iperf3,
 }
 

@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 
-/// Seconds after which a server ends that no client came to.
+/// Seconds after which a server ends that no client came to: nobody else ends it.
 const IDLE: &str = "60";
 
 /// Starts iperf3, which takes one client and ends.
@@ -43,7 +43,8 @@ pub(super) fn fetch(job: &Job, server: SocketAddr, work: &Work) -> Result<()> {
         .output()?;
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     match report.pointer("/end/sum_received/bytes").and_then(serde_json::Value::as_u64) {
-        Some(bytes) => work.whole(bytes, None),
+        // It moves whole blocks, so the last one may have more than was asked for.
+        Some(bytes) => work.whole(bytes.min(job.length), None),
         None => return Err(format!("iperf3: {}", report.get("error").unwrap_or(&report)).into()),
     }
     Ok(())
