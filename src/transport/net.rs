@@ -23,7 +23,8 @@ pub trait Network: Send + Sync + fmt::Debug + 'static {
     /// How large a packet the route to `to` carries in one piece, in bytes with the headers of IP and UDP, as far as this host
     /// knows: what its own interface carries, or what a router has told it since. Not to wait for; none where nothing is known.
     ///
-    /// It is advice: a path may carry less, and nothing breaks then but the search for what it does carry takes longer.
+    /// It is advice: a path may carry less, and nothing breaks then but the search for what it does carry takes longer. From 65,535
+    /// on, which is what leads to this host itself, a QUIC server begins with 1452 bytes and tries the largest once.
     #[cfg(feature = "quic")]
     fn route_mtu(&self, to: SocketAddr) -> Option<u32> {
         let _ = to;

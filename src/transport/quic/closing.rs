@@ -4,7 +4,7 @@
 //! for room in the congestion window nevertheless, as soon as anything else was to be sent as well; and what is in
 //! flight no longer gets acknowledged then, so it waits for ever. The peer learns of the end by a stateless reset or by its
 //! idle timeout, and never of the reason (quinn's issue 2785, mended after 0.11). A server that goes away while it sends is
-//! always in that place, and so is a client whose search for the path's MTU has just filled a window of 12 kB.
+//! always in that place, and so is one whose search for the path's MTU has just filled a window of 12 kB.
 //!
 //! So whoever closes here says so before to the connection's congestion controller, which lets everything pass from then on.
 

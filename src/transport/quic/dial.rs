@@ -1,6 +1,6 @@
 //! A client's connections.
 
-use super::settings::{DatagramSize, QuicSettings};
+use super::settings::QuicSettings;
 use super::world::initial_id;
 use super::{AppCode, QuicEndpoint, close};
 use crate::canary::planted;
@@ -78,10 +78,8 @@ impl QuicClient {
         tls.enable_early_data = self.settings.early_data && !planted("session-forgotten");
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
         let id = initial_id(&self.runtime);
-        // Requests are short: a client has no use for the largest, and would keep a buffer of that size.
-        let largest = endpoint.largest_datagram(&self.settings, to, DatagramSize::JUMBO);
         #[cfg_attr(not(feature = "qlog"), allow(unused_mut, reason = "only a log is added"))]
-        let mut transport = self.settings.client_transport(largest, &endpoint.closing);
+        let mut transport = self.settings.client_transport(&endpoint.closing);
         #[cfg(feature = "qlog")]
         if let Some(qlog) = &self.settings.qlog {
             qlog.note(&mut transport, id, "client");

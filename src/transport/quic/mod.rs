@@ -19,6 +19,7 @@ pub(crate) use code::ended;
 pub use dial::{DialError, Dialing, EarlyData, QuicClient};
 #[cfg(feature = "qlog")]
 pub use qlog::{Qlog, QlogWriter};
+use settings::PathMtu;
 pub use settings::{Congestion, DatagramSize, DatagramSizeError, QuicSettings};
 pub(crate) use window::send_window;
 pub use world::QuinnRuntime;
@@ -129,24 +130,17 @@ impl QuicEndpoint {
             true => DatagramSize::LOOPBACK,
             false => DatagramSize::JUMBO,
         };
-        let largest = self.largest_datagram(&self.settings, incoming.remote_address(), most);
+        let to = incoming.remote_address();
+        let path = PathMtu::new(self.settings.largest_datagram, to, self.network.route_mtu(to), most);
+        self.segments.fit(path.largest);
         #[cfg_attr(not(feature = "qlog"), allow(unused_mut, reason = "only a log is added"))]
-        let mut transport = self.settings.server_transport(largest, &self.closing);
+        let mut transport = self.settings.server_transport(path, &self.closing);
         #[cfg(feature = "qlog")]
         if let Some(qlog) = &self.settings.qlog {
             qlog.note(&mut transport, incoming.orig_dst_cid(), "server");
         }
         config.transport_config(Arc::new(transport));
         incoming.accept_with(Arc::new(config))
-    }
-
-    /// The ceiling for datagrams to `to`, and below `most` where the route decides; the socket is handed no more of them at
-    /// once than the kernel takes from now on.
-    fn largest_datagram(&self, settings: &QuicSettings, to: SocketAddr, most: DatagramSize) -> DatagramSize {
-        let by_route = || DatagramSize::on_route(to, self.network.route_mtu(to), most);
-        let largest = settings.largest_datagram.unwrap_or_else(by_route);
-        self.segments.fit(largest);
-        largest
     }
 
     /// Serves as `server` says from now on, or leaves attempts unanswered. Connections that exist are not touched, sessions
@@ -243,7 +237,7 @@ fn server_config(
     let mut config = quinn::ServerConfig::new(Arc::new(tls), token_key);
     let (each, all) = QuicSettings::INCOMING_BUFFER;
     // For attempts that are not let in by this endpoint but awaited: nobody has asked for the route.
-    let transport = settings.server_transport(settings.largest_datagram.unwrap_or_default(), closing);
+    let transport = settings.server_transport(settings.largest_datagram.unwrap_or_default().into(), closing);
     config
         .transport_config(Arc::new(transport))
         .time_source(Arc::new(WallClock(runtime.clone())))

@@ -53,14 +53,11 @@ impl DatagramSize {
 
     /// The largest datagram for `to`, where the route there carries packets of `mtu` bytes as far as this host knows, and
     /// where none may be larger than `most`.
-    pub(super) fn on_route(to: SocketAddr, mtu: Option<u32>, most: Self) -> Self {
+    fn on_route(to: SocketAddr, mtu: Option<u32>, most: Self) -> Self {
         /// What Ethernet carries. Whoever has it knows nothing about the path beyond.
         const ETHERNET: u32 = 1500;
-        /// What the interface carries that leads to this host itself, as Linux tells it for IPv4 (for IPv6 it is one more).
-        /// Those of tunnels and fabrics have less, and may claim what the path beyond them does not carry.
-        const LOOPBACK: u32 = 65_535;
         let most = match mtu {
-            Some(LOOPBACK..) => most,
+            Some(mtu) if leads_here(mtu) => most,
             Some(mtu) if mtu > ETHERNET => most.min(Self::JUMBO),
             _ => most.min(Self::ETHERNET),
         };
@@ -74,6 +71,47 @@ impl DatagramSize {
     /// whole batch is refused, silently, and looks like a black hole.
     pub(super) fn segments(self) -> usize {
         usize::from(Self::LOOPBACK.0 / self.0)
+    }
+}
+
+/// Whether a route that carries packets of `mtu` bytes leads to this host itself, by the interface that Linux has for it: 65,535
+/// bytes for IPv4, and one more for IPv6. Those of tunnels and fabrics have less, and may claim what the path beyond them
+/// does not carry.
+fn leads_here(mtu: u32) -> bool {
+    mtu >= 65_535
+}
+
+/// What a server knows of a path before it has sent anything: how path MTU discovery is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PathMtu {
+    /// The ceiling.
+    pub(super) largest: DatagramSize,
+    within_host: bool,
+}
+
+impl PathMtu {
+    /// Of the path to `to`: the ceiling is `set`, or else what the route carries, where that is `mtu` as far as this host knows,
+    /// and no more than `most`.
+    pub(super) fn new(
+        set: Option<DatagramSize>,
+        to: SocketAddr,
+        mtu: Option<u32>,
+        most: DatagramSize,
+    ) -> Self {
+        let largest = set.unwrap_or_else(|| DatagramSize::on_route(to, mtu, most));
+        Self { largest, within_host: mtu.is_some_and(leads_here) }
+    }
+
+    /// Whether the ceiling is tried once, in place of a search below it.
+    fn is_tried_once(self) -> bool {
+        self.within_host || self.largest > DatagramSize::JUMBO
+    }
+}
+
+impl From<DatagramSize> for PathMtu {
+    /// Of a path of which nothing is known but the ceiling.
+    fn from(largest: DatagramSize) -> Self {
+        Self { largest, within_host: false }
     }
 }
 
@@ -126,13 +164,13 @@ pub struct QuicSettings {
     ///
     /// Cubic, because it is the one of the two that is standard, and that a simulation can repeat.
     pub congestion: Congestion,
-    /// The ceiling of path MTU discovery, which finds what the path carries below it. Larger ones are accepted in any case.
+    /// The ceiling of path MTU discovery at a server, which finds what the path carries below it. Clients, whose requests are
+    /// short, send 1200 bytes at most. Larger ones are accepted in any case.
     ///
-    /// None: what the route to the peer carries ([`Network::route_mtu`](crate::transport::Network::route_mtu)), up to 8972
+    /// None: what the route to the client carries ([`Network::route_mtu`](crate::transport::Network::route_mtu)), up to 8972
     /// bytes; 1452 where that is not known or 1500, which is as much as the Internet carries. Data centres with jumbo frames
     /// gain a multiple from more. Everywhere else, trying for more would only fill the first windows. Within a host it is up
-    /// to 65,507 bytes for what a server sends, on connections that begin while it has fewer than 64: each keeps a buffer of
-    /// the size.
+    /// to 65,507 bytes, on connections that begin while the server has fewer than 64: each keeps a buffer of the size.
     pub largest_datagram: Option<DatagramSize>,
     /// The round trip that is assumed until one has been measured.
     ///
@@ -194,15 +232,41 @@ impl QuicSettings {
     pub(super) const LARGEST_DATAGRAMS: usize = 64;
 
     /// quinn's settings for a connection that a client opens.
-    pub(super) fn client_transport(&self, largest: DatagramSize, closing: &Closing) -> TransportConfig {
-        let mut transport = self.transport(largest, closing);
+    pub(super) fn client_transport(&self, closing: &Closing) -> TransportConfig {
+        let mut transport = self.transport(None, closing);
+        // Requests are short. A client that searched for what the path carries would fill its first window with it, have the
+        // server read all that padding, and keep a buffer of the size.
+        transport.mtu_discovery_config(None);
         transport.keep_alive_interval((!planted("keep-alive-off")).then_some(self.keep_alive));
         transport
     }
 
-    /// quinn's settings for a connection that a server accepts.
-    pub(super) fn server_transport(&self, largest: DatagramSize, closing: &Closing) -> TransportConfig {
-        let mut transport = self.transport(largest, closing);
+    /// quinn's settings for a connection that a server accepts, over a path of which this is known.
+    pub(super) fn server_transport(&self, path: PathMtu, closing: &Closing) -> TransportConfig {
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(path.largest.bytes());
+        let mut transport = if path.is_tried_once() {
+            // The largest is what the path carries or, where something stands in between after all, the common size is. A
+            // search would have more tries, and a receiver reads every byte of them as a frame of its own.
+            let common = path.largest.min(DatagramSize::ETHERNET).bytes();
+            discovery.minimum_change((path.largest.bytes() - common).max(20));
+            // As RFC 9002 (section 7.2) has it, two where they are large. With less, the one that tries fills the window, and
+            // the first answer waits until it is acknowledged.
+            let mut transport =
+                self.transport(Some((2 * u64::from(path.largest.bytes())).max(14_720)), closing);
+            transport.initial_mtu(common);
+            if path.largest > DatagramSize::JUMBO {
+                // So few of them are a window that the peer has to acknowledge each at once, or it ends with one that is
+                // waited for.
+                let mut acknowledgements = AckFrequencyConfig::default();
+                acknowledgements.ack_eliciting_threshold(VarInt::from_u32(0));
+                transport.ack_frequency_config(Some(acknowledgements));
+            }
+            transport
+        } else {
+            self.transport(None, closing)
+        };
+        transport.mtu_discovery_config(Some(discovery));
         transport.max_concurrent_bidi_streams(VarInt::from_u32(self.streams));
         transport
     }
@@ -213,27 +277,15 @@ impl QuicSettings {
         most.min(self.least_send_window.into())..=most
     }
 
-    /// What both sides have in common: no streams are granted.
-    fn transport(&self, largest: DatagramSize, closing: &Closing) -> TransportConfig {
+    /// What both sides have in common: no streams are granted. A first window in bytes, where it is not quinn's.
+    fn transport(&self, window: Option<u64>, closing: &Closing) -> TransportConfig {
         let idle = u32::try_from(self.idle_timeout.as_millis()).unwrap_or(u32::MAX);
-        let mut discovery = MtuDiscoveryConfig::default();
-        discovery.upper_bound(largest.bytes());
         let (mut cubic, mut bbr) = (CubicConfig::default(), BbrConfig::default());
-        let mut acknowledgements = AckFrequencyConfig::default();
-        let mut transport = TransportConfig::default();
-        if largest > DatagramSize::JUMBO {
-            // Within a host it is either what the interface carries or, where something stands in between, what is common:
-            // no search, of which a receiver reads every byte as a frame of its own.
-            discovery.minimum_change(largest.bytes() / 2);
-            transport.initial_mtu(DatagramSize::ETHERNET.bytes());
-            // Two datagrams, as RFC 9002 (section 7.2) has it where they are large. With less, the one that tries fills the
-            // window, and the first answer waits until it is acknowledged.
-            let window = 2 * u64::from(largest.bytes());
+        if let Some(window) = window {
             cubic.initial_window(window);
             bbr.initial_window(window);
-            // So few of them are a window that the peer has to acknowledge each at once, or it ends with one that is waited for.
-            acknowledgements.ack_eliciting_threshold(VarInt::from_u32(0));
         }
+        let mut transport = TransportConfig::default();
         transport
             .max_idle_timeout((!planted("idle-timeout-off")).then_some(VarInt::from_u32(idle).into()))
             .stream_receive_window(VarInt::from_u32(self.stream_window))
@@ -243,8 +295,7 @@ impl QuicSettings {
             .max_concurrent_bidi_streams(VarInt::from_u32(0))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .initial_rtt(self.initial_rtt)
-            .mtu_discovery_config(Some(discovery))
-            .ack_frequency_config(Some(acknowledgements))
+            .ack_frequency_config(Some(AckFrequencyConfig::default()))
             // Vortex has no use for datagrams, so none are accepted.
             .datagram_receive_buffer_size(None);
         transport.congestion_controller_factory(closing.controllers(match self.congestion {
@@ -275,14 +326,11 @@ mod tests {
         let common =
             ["max_idle_timeout: Some(30000)", "stream_receive_window: 16777216", " receive_window: 16777216"];
         let settings = QuicSettings::default();
-        shows(&settings.client_transport(DatagramSize::ETHERNET, &Closing::default()), &common);
+        shows(&settings.client_transport(&Closing::default()), &common);
+        shows(&settings.client_transport(&Closing::default()), &["keep_alive_interval: Some(3s)"]);
+        shows(&settings.server_transport(DatagramSize::ETHERNET.into(), &Closing::default()), &common);
         shows(
-            &settings.client_transport(DatagramSize::ETHERNET, &Closing::default()),
-            &["keep_alive_interval: Some(3s)"],
-        );
-        shows(&settings.server_transport(DatagramSize::ETHERNET, &Closing::default()), &common);
-        shows(
-            &settings.server_transport(DatagramSize::ETHERNET, &Closing::default()),
+            &settings.server_transport(DatagramSize::ETHERNET.into(), &Closing::default()),
             &["keep_alive_interval: None"],
         );
     }
@@ -291,13 +339,13 @@ mod tests {
     fn a_connection_begins_with_the_least_send_window_and_never_has_more_than_the_most() {
         let settings = QuicSettings::default();
         shows(
-            &settings.server_transport(DatagramSize::ETHERNET, &Closing::default()),
+            &settings.server_transport(DatagramSize::ETHERNET.into(), &Closing::default()),
             &["send_window: 2097152"],
         );
         assert_eq!(settings.send_windows(), 2 << 20..=16 << 20);
         let small = QuicSettings { send_window: 1 << 20, ..settings };
         shows(
-            &small.server_transport(DatagramSize::ETHERNET, &Closing::default()),
+            &small.server_transport(DatagramSize::ETHERNET.into(), &Closing::default()),
             &["send_window: 1048576"],
         );
         assert_eq!(small.send_windows(), 1 << 20..=1 << 20);
@@ -306,10 +354,7 @@ mod tests {
     #[test]
     fn an_idle_timeout_beyond_all_measure_is_the_longest_there_is() {
         let settings = QuicSettings { idle_timeout: Duration::MAX, ..QuicSettings::default() };
-        shows(
-            &settings.client_transport(DatagramSize::ETHERNET, &Closing::default()),
-            &["max_idle_timeout: Some(4294967295)"],
-        );
+        shows(&settings.client_transport(&Closing::default()), &["max_idle_timeout: Some(4294967295)"]);
     }
 
     #[test]
@@ -346,6 +391,63 @@ mod tests {
             let largest = |most| DatagramSize::on_route(to, mtu, most).bytes();
             assert_eq!(largest(DatagramSize::LOOPBACK), bytes, "{to} by {mtu:?}");
             assert_eq!(largest(DatagramSize::JUMBO), bytes.min(8972), "{to} by {mtu:?}");
+        }
+    }
+
+    /// quinn's search, as it goes where the path carries `carries` bytes: what is found, and how often something was tried.
+    fn search(transport: &TransportConfig, carries: u16) -> (u16, usize) {
+        let shown = format!("{transport:?}");
+        let field = |name: &str| -> i32 {
+            let (_, value) = shown.split_once(&format!("{name}: ")).unwrap();
+            value.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+        };
+        let (mut lower, change) = (field("initial_mtu"), field("minimum_change"));
+        let mut upper = field("upper_bound").max(lower);
+        let (mut last, mut tries) = (lower, 0);
+        loop {
+            let next = i32::midpoint(lower, upper);
+            last = match (next - last).abs() < change {
+                false => next,
+                true if upper - last >= change => upper,
+                true => return (u16::try_from(lower).unwrap(), tries),
+            };
+            tries += 1;
+            match last <= carries.into() {
+                true => lower = last,
+                false => upper = last - 1,
+            }
+        }
+    }
+
+    #[test]
+    fn within_a_host_every_size_is_found_at_once_and_elsewhere_by_a_search() {
+        let to: SocketAddr = "127.0.0.1:4006".parse().unwrap();
+        let settings = QuicSettings::default();
+        let path = |set, mtu| {
+            let path = PathMtu::new(set, to, Some(mtu), DatagramSize::LOOPBACK);
+            settings.server_transport(path, &Closing::default())
+        };
+        for bytes in 1200..=65_507 {
+            let set = Some(DatagramSize::new(bytes).unwrap());
+            let (found, tries) = search(&path(set, 65_536), u16::MAX);
+            assert!(
+                (bytes.saturating_sub(19)..=bytes).contains(&found) && tries <= 1,
+                "{bytes}: {found}, {tries}"
+            );
+            // What was taken for a path is another one: the common size is left.
+            assert_eq!(search(&path(set, 65_536), 1452).0, found.min(1452), "{bytes}");
+        }
+        for mtu in 1228..=9000 {
+            let largest = path(None, mtu);
+            let ceiling = DatagramSize::on_route(to, Some(mtu), DatagramSize::LOOPBACK).bytes();
+            for carries in [ceiling, 1452, 1392] {
+                let (found, _) = search(&largest, carries);
+                let most = carries.min(ceiling);
+                assert!(
+                    (most.saturating_sub(40).max(1200)..=most).contains(&found),
+                    "{mtu}, {carries}: {found}"
+                );
+            }
         }
     }
 
