@@ -52,8 +52,8 @@ async fn run(sim: Sim) -> Outcome {
     let both = vec![peers::peer(leaving.id(), protocol), peers::peer(staying.id(), Protocol::Quic)];
     let received = Arc::new(Mutex::new((0, false)));
     let client = {
-        let received = received.clone();
-        sim.client("client", move |host| fetch(host, file, both, received))
+        let (received, left) = (received.clone(), left.clone());
+        sim.client("client", move |host| fetch(host, file, both, received, left))
     };
     let report = client.result().await.ok_or("the client ended without a result")??;
     let (bytes, given_up) = *lock(&received);
@@ -96,13 +96,15 @@ async fn fetch(
     file: Arc<File>,
     peers: Vec<Peer>,
     received: Arc<Mutex<(u64, bool)>>,
+    left: Arc<Mutex<Option<Duration>>>,
 ) -> Result<Report, Violation> {
     let (factory, _) = peers::downloaders(&host, PoolSettings::default()).await?;
     let store = Arc::new(MemoryStore::new(host.runtime()));
-    // An answer of which bytes have come was begun, and has to be finished, unless the client itself gives it up.
+    // An answer of which bytes have come was begun, and has to be finished, unless the client itself gives it up. What it gives
+    // up when the server has gone was not under way any more.
     let observer = move |event| match event {
         Event::Bytes { peer: 0, count } => lock(&received).0 += count,
-        Event::Beaten { peer: 0, .. } => lock(&received).1 = true,
+        Event::Beaten { peer: 0, .. } if lock(&left).is_none() => lock(&received).1 = true,
         _ => {}
     };
     let transfer = peers::transfer(&host, &file, store.clone(), factory, peers);
