@@ -245,27 +245,23 @@ impl QuicSettings {
     pub(super) fn server_transport(&self, path: PathMtu, closing: &Closing) -> TransportConfig {
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(path.largest.bytes());
-        let mut transport = if path.is_tried_once() {
+        // As RFC 9002 (section 7.2) has it, two where they are large. With less, the one that tries fills the window, and the
+        // first answer waits until it is acknowledged.
+        let window = path.is_tried_once().then(|| (2 * u64::from(path.largest.bytes())).max(14_720));
+        let mut transport = self.transport(window, closing);
+        if path.is_tried_once() {
             // The largest is what the path carries or, where something stands in between after all, the common size is. A
             // search would have more tries, and a receiver reads every byte of them as a frame of its own.
             let common = path.largest.min(DatagramSize::ETHERNET).bytes();
             discovery.minimum_change((path.largest.bytes() - common).max(20));
-            // As RFC 9002 (section 7.2) has it, two where they are large. With less, the one that tries fills the window, and
-            // the first answer waits until it is acknowledged.
-            let mut transport =
-                self.transport(Some((2 * u64::from(path.largest.bytes())).max(14_720)), closing);
             transport.initial_mtu(common);
-            if path.largest > DatagramSize::JUMBO {
-                // So few of them are a window that the peer has to acknowledge each at once, or it ends with one that is
-                // waited for.
-                let mut acknowledgements = AckFrequencyConfig::default();
-                acknowledgements.ack_eliciting_threshold(VarInt::from_u32(0));
-                transport.ack_frequency_config(Some(acknowledgements));
-            }
-            transport
-        } else {
-            self.transport(None, closing)
-        };
+        }
+        if path.largest > DatagramSize::JUMBO {
+            // So few of them are a window that the peer has to acknowledge each at once, or it ends with one that is waited for.
+            let mut acknowledgements = AckFrequencyConfig::default();
+            acknowledgements.ack_eliciting_threshold(VarInt::from_u32(0));
+            transport.ack_frequency_config(Some(acknowledgements));
+        }
         transport.mtu_discovery_config(Some(discovery));
         transport.max_concurrent_bidi_streams(VarInt::from_u32(self.streams));
         transport

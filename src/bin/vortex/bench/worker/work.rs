@@ -69,7 +69,9 @@ impl Work {
     /// Notes `bytes` of content that arrived otherwise than as a piece, and when the first of them did, where that is known.
     #[cfg(all(feature = "sendfile", target_os = "linux"))]
     pub(super) fn whole(&self, bytes: u64, first: Option<Duration>) {
-        let _ = first.map(|first| self.first.set(first));
+        if let Some(first) = first {
+            let _ = self.first.set(first);
+        }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
